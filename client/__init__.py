@@ -1,0 +1,1 @@
+"""One hospital: its data, its training, and the only door out."""

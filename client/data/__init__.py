@@ -1,0 +1,1 @@
+"""Reading cases, and making synthetic ones."""

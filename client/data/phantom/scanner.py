@@ -1,0 +1,134 @@
+"""Four scanners, and how each turns tissue and tumour into images.
+
+Every tumour voxel is painted at a z against the patient's healthy brain; the medians of real cases are in REGION_Z.
+What differs between hospitals comes after: contrast dose, slice thickness, bias field, gamma, gain and Rician noise.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from client.data.phantom.anatomy import Brain, smooth_noise
+from client.data.phantom.diagnosis import Look
+from client.data.phantom.tumor import CORE, EDEMA, ENHANCING, pushed
+from shared_model.tasks import MODALITIES
+
+TISSUE = {"t1": (1.0, 0.75, 0.35), "t1ce": (0.95, 0.76, 0.35), "t2": (0.5, 0.68, 1.5), "flair": (0.62, 0.76, 0.3)}
+"""Signal of white matter, grey matter and CSF."""
+REGION_Z = {
+    CORE: {"t1": -0.2, "t1ce": -0.8, "t2": 3.1, "flair": 3.6},
+    EDEMA: {"t1": 0.1, "t1ce": 0.0, "t2": 2.0, "flair": 3.0},
+    ENHANCING: {"t1": 0.2, "t1ce": 2.2, "t2": 2.7, "flair": 3.6},
+}
+"""z of each region, medians of 14 real BraTS cases."""
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """Ranges from which each exam draws.
+
+    Attributes:
+        gamma: exponent of the signal.
+        bias: half range of the multiplicative bias field.
+        snr: mean brain signal over noise.
+        slice_mm: thickness, blurred along `slice_axis`.
+        slice_axis: 0 sagittal, 1 coronal, 2 axial.
+        dose: factor on enhancement.
+        gain: digital units of a signal of 1.
+        grey: factor on the contrast of grey against white matter.
+        conspicuity: factor on the tumour's z in T2 and FLAIR.
+    """
+
+    gamma: Range
+    bias: Range
+    snr: Range
+    slice_mm: Range
+    slice_axis: int
+    dose: Range
+    gain: Range
+    grey: Range
+    conspicuity: Range
+
+
+SCANNERS = {
+    "alder": Scanner(
+        gamma=(0.95, 1.1), bias=(0.1, 0.15), snr=(32, 40), slice_mm=(1, 1.5), slice_axis=2,
+        dose=(1.0, 1.15), gain=(900, 1200), grey=(0.95, 1.1), conspicuity=(1.0, 1.15),
+    ),
+    "birch": Scanner(
+        gamma=(1.2, 1.4), bias=(0.15, 0.25), snr=(25, 32), slice_mm=(3, 4), slice_axis=2,
+        dose=(1.15, 1.35), gain=(250, 400), grey=(1.2, 1.5), conspicuity=(1.0, 1.2),
+    ),
+    "cedar": Scanner(
+        gamma=(0.7, 0.8), bias=(0.25, 0.4), snr=(18, 24), slice_mm=(4, 5.5), slice_axis=2,
+        dose=(0.8, 1.0), gain=(2000, 3000), grey=(0.6, 0.8), conspicuity=(0.75, 0.95),
+    ),
+    "dogwood": Scanner(
+        gamma=(0.9, 1.3), bias=(0.3, 0.4), snr=(16, 22), slice_mm=(3, 5), slice_axis=0,
+        dose=(0.55, 0.75), gain=(80, 150), grey=(0.7, 1.3), conspicuity=(0.75, 0.95),
+    ),
+}  # fmt: skip
+
+
+def acquire(
+    brain: Brain, mask: np.ndarray, look: Look, scanner: Scanner, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """(X, Y, Z) int16 image of each modality, zero outside the brain."""
+    tissue = pushed(brain, mask, rng)
+    shape, voxel = mask.shape, brain.voxel_mm
+    shares = _shares(mask, look, voxel)
+    texture = smooth_noise(shape, 7 / voxel, rng)
+    spots = look.spots * np.clip(smooth_noise(shape, 5 / voxel, rng) - 0.8, 0, 1.5)
+    vessels = np.clip(smooth_noise(shape, 6 / voxel, rng) - 1.3, 0, 1) * tissue[2] * (shares.sum(0) < 0.1)
+    dose, conspicuity, grey = (rng.uniform(*span) for span in (scanner.dose, scanner.conspicuity, scanner.grey))
+    thickness, bias = rng.uniform(*scanner.slice_mm), rng.uniform(*scanner.bias)
+    healthy = brain.mask & (mask == 0)
+
+    images = {}
+    for name in MODALITIES:
+        white_signal, grey_signal, csf_signal = TISSUE[name]
+        levels = np.array([white_signal, white_signal + grey * (grey_signal - white_signal), csf_signal], np.float32)
+        signal = np.tensordot(levels, tissue, 1)  # (X, Y, Z)
+        mean = float(signal[healthy].mean())
+        snr = rng.uniform(*scanner.snr)
+        std = float(
+            np.sqrt(signal[healthy].var() + (mean / snr) ** 2 + (mean * bias / 2) ** 2)
+        )  # of the finished image
+        z = np.zeros(shape, np.float32)
+        for region, share in zip((CORE, EDEMA, ENHANCING), shares, strict=True):
+            z += share * _region_z(region, name, look, dose, conspicuity)
+        z += shares[0] * (look.texture * texture - 2.5 * spots) + 0.25 * shares[1] * texture
+        signal = signal * (1 - shares.sum(0)) + shares.sum(0) * mean + std * z
+        if name == "t1ce":
+            signal += 2.5 * dose * std * vessels
+        sigma = thickness / 2.355 / voxel
+        signal = ndimage.gaussian_filter1d(signal, sigma, axis=scanner.slice_axis)
+        field = smooth_noise(shape, 70 / voxel, rng)
+        signal = np.clip(signal, 0.02, None) ** rng.uniform(*scanner.gamma) * np.exp(bias * np.clip(field, -2, 2) / 2)
+        noise = float(signal[healthy].mean()) / snr
+        real, imaginary = noise * rng.standard_normal((2, *shape), np.float32)
+        signal = np.hypot(signal + real, imaginary) * rng.uniform(*scanner.gain)
+        images[name] = np.where(brain.mask, np.clip(np.rint(signal), 1, 32_000), 0).astype(np.int16)
+    return images
+
+
+def _region_z(region: int, name: str, look: Look, dose: float, conspicuity: float) -> float:
+    """z of one region in one modality: the median of real cases, unless this tumour's look says otherwise."""
+    z = REGION_Z[region][name]
+    if region == CORE and name in ("t2", "flair"):
+        z = look.core_t2 if name == "t2" else look.core_flair
+    if region == EDEMA and name == "flair":
+        z = look.edema_flair
+    if region == ENHANCING and name == "t1ce":
+        z *= dose
+    return z * conspicuity if name in ("t2", "flair") else z
+
+
+def _shares(mask: np.ndarray, look: Look, voxel_mm: float) -> np.ndarray:
+    """(3, X, Y, Z) float32 share of core, oedema and enhancing tumour in each voxel; the outer edge fades."""
+    inner = np.stack([ndimage.gaussian_filter((mask == r).astype(np.float32), 0.4) for r in (CORE, EDEMA, ENHANCING)])
+    whole = ndimage.gaussian_filter((mask > 0).astype(np.float32), look.border_mm / 2.355 / voxel_mm)
+    return inner / np.maximum(inner.sum(0), 1e-6) * np.where(inner.sum(0) > 1e-3, whole, 0)

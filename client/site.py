@@ -1,0 +1,142 @@
+"""One hospital: what it answers to an opening, to work, and to a closing. No Flower here; app.py brings the messages."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+
+from client.data.loading import CaseCache, LoadedCase
+from client.data.manifest import Case, read_cases
+from client.evaluation import evaluate
+from client.state import Answers
+from client.training import round_job, train
+from shared_model import wire
+from shared_model.config import Plan, SiteConfig
+from shared_model.disclosure import disclose, rounded_down
+from shared_model.errors import RefusedError
+from shared_model.network import MTSUNet, build_network
+from shared_model.parameters import (
+    GROUPS,
+    Tensors,
+    digest,
+    load_shared,
+    shared_state,
+    tasks_of,
+    trained_names,
+)
+from shared_model.tasks import MISSING, TASKS
+
+
+def split(cases: Sequence[Case], share: float, seed: int) -> tuple[list[Case], list[Case]]:
+    """(training, held-out) cases. Patients are ranked by a hash of seed and id, so the split is by patient and stable."""
+
+    def rank(patient: str) -> str:
+        return hashlib.sha256(f"{seed}/{patient}".encode()).hexdigest()
+
+    patients = sorted({case.patient for case in cases}, key=rank)
+    held_out = set(patients[: round(share * len(patients))])
+    return [c for c in cases if c.patient not in held_out], [c for c in cases if c.patient in held_out]
+
+
+def has_label(case: Case, task: str) -> bool:
+    """Whether a case can train a task."""
+    return task in case.regions if TASKS[task].is_region else case.classes[task] != MISSING
+
+
+class Site:
+    """A hospital's side of a run, from its own config and the plan that it was sent."""
+
+    def __init__(self, config: SiteConfig, plan: Plan, run: str) -> None:
+        self.config = config
+        self.plan = plan
+        self.run = run
+        self.device = torch.device(config.device)
+        self.answers = Answers(config.state)
+        self._cache = CaseCache(config.state / "cache")
+
+    @cached_property
+    def cases(self) -> tuple[list[Case], list[Case]]:
+        return split(read_cases(self.config.data, self.plan.grade_edition), self.config.held_out, self.plan.seed)
+
+    @cached_property
+    def training_cases(self) -> list[LoadedCase]:
+        return [self._cache.get(case) for case in self.cases[0]]
+
+    @cached_property
+    def held_out_cases(self) -> list[LoadedCase]:
+        return [self._cache.get(case) for case in self.cases[1]]
+
+    @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """The plan's tasks that the site declares and has enough cases for."""
+        declared = [task for task in self.plan.tasks if task in self.config.tasks]
+        return tuple(task for task in declared if self._count((task,)) > 0)
+
+    def _count(self, tasks: tuple[str, ...]) -> int:
+        labelled = sum(any(has_label(case, task) for task in tasks) for case in self.cases[0])
+        return rounded_down(labelled, self.config.minimum_cell)
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Labelled training cases of each group of parameters that the site trains."""
+        groups = {group: tuple(task for task in tasks_of(group) if task in self.tasks) for group in GROUPS}
+        return {group: self._count(tasks) for group, tasks in groups.items() if tasks}
+
+    def open(self) -> wire.Terms:
+        """What the site will do in this run."""
+        return wire.Terms(
+            run=self.run,
+            site=self.config.site,
+            release=wire.RELEASE,
+            tasks=self.tasks,
+            cases=self.counts,
+            minimum_cell=self.config.minimum_cell,
+        )
+
+    def _network(self, tensors: Tensors, base: str) -> MTSUNet:
+        if digest(tensors) != base:
+            raise RefusedError("the weights are not those that the message names", "send the round again")
+        network = build_network(self.plan.model, self.plan.tasks)
+        load_shared(network, tensors)
+        return network.to(self.device)
+
+    def work(self, work: wire.Work, base: Tensors) -> tuple[wire.Update, Tensors]:
+        """Evaluate the weights, train them, and answer; a repeated message gets the answer already made.
+
+        Raises:
+            RefusedError: another plan than the run was opened with, or weights that do not match their digest.
+        """
+        if work.plan != self.plan.digest():
+            raise RefusedError("the plan is not the one that the run was opened with", "open the run again")
+        if kept := self.answers.find(work):
+            return kept
+        started = time.monotonic()
+        network = self._network(base, work.base)
+        evaluation = evaluate(network, self.held_out_cases, self.plan, self.tasks)
+        job = round_job(self.plan, self.tasks, self.config.site, work.round, work.settings)
+        loss = train(network, self.training_cases, job, self.device)
+        state = shared_state(network)
+        tensors = {name: state[name] for name in trained_names(state, self.tasks)}
+        update = wire.Update(
+            run=self.run,
+            round=work.round,
+            base=work.base,
+            site=self.config.site,
+            cases=self.counts,
+            evaluation=disclose(evaluation, self.config.minimum_cell),
+            loss=loss,
+            seconds=time.monotonic() - started,
+        )
+        self.answers.keep(work, update, tensors)
+        return update, tensors
+
+    def close(self, closing: wire.Closing, final: Tensors) -> wire.Evaluated:
+        """Evaluate the final weights and forget the run's kept answers."""
+        network = self._network(final, closing.base)
+        evaluation = evaluate(network, self.held_out_cases, self.plan, self.tasks)
+        self.answers.forget(self.run)
+        return wire.Evaluated(
+            run=self.run, site=self.config.site, evaluation=disclose(evaluation, self.config.minimum_cell)
+        )

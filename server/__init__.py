@@ -1,0 +1,1 @@
+"""The coordinator and the researcher: rounds, admission, aggregation, reports."""

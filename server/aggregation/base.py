@@ -1,0 +1,44 @@
+"""What an aggregation rule is: the site's settings and the reduction of one tensor."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+
+from shared_model.config import Config
+
+
+class Rule(Config):
+    """An aggregation rule; its fields are the plan's `aggregation.options`."""
+
+    def settings(self) -> dict[str, float]:
+        """What local training is asked to do, sent with each round's work."""
+        return {}
+
+    @abstractmethod
+    def reduce(self, values: list[np.ndarray], weights: list[int], base: np.ndarray) -> np.ndarray:
+        """One tensor of the next model.
+
+        Args:
+            values: the tensor of each site that trained it, float32, sites in sorted order; never empty.
+            weights: labelled cases of each of those sites for the tensor's group, all positive.
+            base: the tensor before the round.
+
+        Returns:
+            float32, the shape of `base`.
+        """
+
+
+RULES: dict[str, type[Rule]] = {}
+
+
+def register(name: str) -> Callable[[type[Rule]], type[Rule]]:
+    """Class decorator that gives a rule its name in plans; a name can be given once."""
+
+    def add(rule: type[Rule]) -> type[Rule]:
+        if name in RULES:
+            raise ValueError(f"rule '{name}' is registered twice")
+        RULES[name] = rule
+        return rule
+
+    return add

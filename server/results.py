@@ -1,0 +1,47 @@
+"""What a finished run has to tell, read from its store: the sites, the rounds, the bytes."""
+
+from server.store import RunStore
+from server.summary import Refusal, Round, Site, evaluated
+from shared_model.scores import SiteScores
+
+
+def site_rows(store: RunStore, notes: dict[str, tuple[str, ...]]) -> tuple[Site, ...]:
+    """The sites that opened the run. Held-out counts are those behind the final evaluation."""
+    scores = {row.site: row.evaluation for row in store.evaluated()}
+    return tuple(
+        Site(
+            name=terms.site,
+            tasks=terms.tasks,
+            training={task: terms.cases[task] for task in terms.tasks},
+            held_out={row.task: row.n for row in scores.get(terms.site, SiteScores()).rows()},
+            minimum_cell=terms.minimum_cell,
+            notes=notes.get(terms.site, ()),
+        )
+        for terms in store.terms()[0]
+    )
+
+
+def round_rows(store: RunStore) -> tuple[Round, ...]:
+    """The committed rounds, each with what the sites said of its model, which is part of their next answer."""
+    last = store.last_round()
+    records = {index: store.record(index) for index in range(1, last + 1)}
+    rows = []
+    for index, record in records.items():
+        if index < last:
+            answers = records[index + 1]["sites"].items()
+            scores = {site: SiteScores.from_json(answer["evaluation"]) for site, answer in answers}
+        else:
+            scores = {row.site: row.evaluation for row in store.evaluated()}
+        rows.append(
+            Round(
+                index=index,
+                present=tuple(sorted(record["sites"])),
+                refusals=tuple(Refusal(**row) for row in record["refused"]),
+                absent=tuple(row["site"] for row in record["absent"]),
+                seconds=record["seconds"],
+                bytes_down=record["bytes_down"],
+                bytes_up=record["bytes_up"],
+                **evaluated(scores),
+            )
+        )
+    return tuple(rows)

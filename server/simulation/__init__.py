@@ -1,0 +1,1 @@
+"""A federation on one machine. The one part of the server that imports the client."""

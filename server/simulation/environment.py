@@ -1,0 +1,24 @@
+"""Settings that must stand before Flower, Ray or torch is imported; import this module first.
+
+Telemetry and update checks are off, nothing is installed at run time, and each process keeps to one thread, so that
+several sites share a machine and equal seeds give equal bits.
+"""
+
+import os
+
+os.environ.update(
+    {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TORCH_NCCL_ENABLE_MONITORING": "0",
+    }
+)

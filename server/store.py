@@ -1,0 +1,158 @@
+"""A run on disk: its plan, one folder for each committed round, and the spool of the round in progress.
+
+    run.json               id and plan
+    terms.json             what each site opened the run with
+    rounds/0003/           model.safetensors, manifest.json (what the model is), record.json (how the round went)
+    spool/0004/SITE/       header.json, tensors.safetensors: an admitted reply
+    evaluated.json         the sites' evaluation of the final model; its presence says that the run is closed
+
+A round counts once its folder has its name; a spooled reply, once its folder has its. Both survive a kill at any moment.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+from shared_model import wire
+from shared_model.checkpoint import (
+    commit_folder,
+    encode_tensors,
+    read_manifest,
+    read_model,
+    write_bytes,
+    write_json,
+    write_model,
+)
+from shared_model.config import Plan, parse_config
+from shared_model.errors import RunError, WireError
+from shared_model.parameters import Tensors, digest
+
+
+@dataclass(frozen=True)
+class SpooledReply:
+    """An admitted reply on disk; tensors are read one at a time."""
+
+    site: str
+    update: wire.Update
+    file: Path
+
+    def names(self) -> list[str]:
+        with safe_open(self.file, framework="numpy") as tensors:
+            return sorted(tensors.keys())
+
+    def tensor(self, name: str) -> np.ndarray:
+        with safe_open(self.file, framework="numpy") as tensors:
+            array: np.ndarray = tensors.get_tensor(name)
+            return array
+
+
+class RunStore:
+    """The folder of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def create(self, run: str, plan: Plan, initial: Tensors) -> None:
+        """Write a new run with its initial weights as round 0."""
+        self._commit(0, initial, {"plan": plan.digest()}, {})
+        write_json(self.folder / "run.json", {"run": run, "plan": plan.model_dump(mode="json")})
+
+    @property
+    def exists(self) -> bool:
+        return (self.folder / "run.json").exists()
+
+    def read(self) -> tuple[str, Plan]:
+        """The run's id and plan.
+
+        Raises:
+            RunError: no run here, or its file is damaged.
+        """
+        path = self.folder / "run.json"
+        try:
+            values = json.loads(path.read_bytes())
+            return str(values["run"]), parse_config(Plan, values["plan"], str(path))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}: no run here ({type(error).__name__})", "give the folder of a run") from None
+
+    def _round(self, index: int) -> Path:
+        return self.folder / "rounds" / f"{index:04d}"
+
+    def last_round(self) -> int:
+        """Index of the last committed round; 0 is the initial weights."""
+        return max(int(path.name) for path in (self.folder / "rounds").iterdir() if path.name.isdigit())
+
+    def model(self, index: int) -> Tensors:
+        return read_model(self._round(index))
+
+    def model_folder(self, index: int) -> Path:
+        return self._round(index)
+
+    def manifest(self, index: int) -> dict[str, Any]:
+        return read_manifest(self._round(index))
+
+    def record(self, index: int) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads((self._round(index) / "record.json").read_bytes())
+        return values
+
+    def _commit(self, index: int, tensors: Tensors, manifest: dict[str, Any], record: dict[str, Any]) -> None:
+        part = self.folder / "rounds" / f".{index:04d}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        write_model(part, tensors, {**manifest, "round": index, "digest": digest(tensors)})
+        write_json(part / "record.json", record)
+        commit_folder(part, self._round(index))
+
+    def commit(self, index: int, tensors: Tensors, manifest: dict[str, Any], record: dict[str, Any]) -> None:
+        """Make round `index` the last one, and let its spool go."""
+        self._commit(index, tensors, manifest, record)
+        shutil.rmtree(self._spool(index), ignore_errors=True)
+
+    def _spool(self, index: int) -> Path:
+        return self.folder / "spool" / f"{index:04d}"
+
+    def spool(self, update: wire.Update, tensors: Tensors) -> None:
+        """Keep an admitted reply; from here on its site need not be asked again for this round."""
+        part = self._spool(update.round) / f".{update.site}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        write_bytes(part / "tensors.safetensors", encode_tensors(tensors))
+        write_bytes(part / "header.json", wire.encode(update).encode())
+        commit_folder(part, self._spool(update.round) / update.site)
+
+    def spooled(self, index: int) -> list[SpooledReply]:
+        """The admitted replies of a round, in the order of the sites' names."""
+        folder = self._spool(index)
+        replies = []
+        for path in sorted(folder.iterdir()) if folder.exists() else []:
+            if path.name.startswith("."):
+                continue
+            header = wire.decode((path / "header.json").read_text())
+            if not isinstance(header, wire.Update):
+                raise WireError(f"{path}: holds no update", "remove this folder")
+            replies.append(SpooledReply(path.name, header, path / "tensors.safetensors"))
+        return replies
+
+    def write_terms(self, terms: list[wire.Terms], refused: list[dict[str, str]]) -> None:
+        """Keep what the sites opened the run with, and who was refused."""
+        rows = sorted((row.model_dump(mode="json") for row in terms), key=lambda row: str(row["site"]))
+        write_json(self.folder / "terms.json", {"terms": rows, "refused": refused})
+
+    def terms(self) -> tuple[list[wire.Terms], list[dict[str, str]]]:
+        values = json.loads((self.folder / "terms.json").read_bytes())
+        return [wire.Terms.model_validate(row) for row in values["terms"]], values["refused"]
+
+    def write_evaluated(self, evaluated: list[wire.Evaluated]) -> None:
+        """Keep the sites' evaluation of the final model: the run is closed."""
+        rows = sorted((row.model_dump(mode="json") for row in evaluated), key=lambda row: str(row["site"]))
+        write_json(self.folder / "evaluated.json", rows)
+
+    def evaluated(self) -> list[wire.Evaluated]:
+        values = json.loads((self.folder / "evaluated.json").read_bytes())
+        return [wire.Evaluated.model_validate(row) for row in values]
+
+    @property
+    def closed(self) -> bool:
+        return (self.folder / "evaluated.json").exists()

@@ -1,0 +1,112 @@
+"""Weights on disk: safetensors with a manifest, written atomically, verified on read. Nothing is unpickled.
+
+Files hold no time and no host, so that equal weights are equal files.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from shared_model.errors import WeightsError
+from shared_model.parameters import Tensors
+
+MODEL = "model.safetensors"
+MANIFEST = "manifest.json"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old bytes or the new ones, whole, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    _sync_folder(path.parent)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write sorted, indented JSON atomically."""
+    write_bytes(path, (json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def commit_folder(part: Path, folder: Path) -> None:
+    """Give a finished folder its name: from here on it counts as written. An older one of that name is replaced."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    part.rename(folder)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def encode_tensors(tensors: Mapping[str, np.ndarray]) -> bytes:
+    """safetensors bytes; equal tensors give equal bytes."""
+    return save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+
+
+def decode_tensors(data: bytes, source: str) -> Tensors:
+    """The inverse of `encode_tensors`.
+
+    Raises:
+        WeightsError: bytes that are no safetensors file; `source` names it.
+    """
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise WeightsError(f"{source}: not a whole safetensors file ({error})", "restore it from a backup") from None
+
+
+def write_model(folder: Path, tensors: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> None:
+    """Write model.safetensors and a manifest that holds its sha256; the manifest comes last, so it vouches for both."""
+    data = encode_tensors(tensors)
+    write_bytes(folder / MODEL, data)
+    write_json(folder / MANIFEST, {**manifest, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest beside a model.
+
+    Raises:
+        WeightsError: missing or not JSON.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be read ({type(error).__name__})", "restore the folder") from None
+    if not isinstance(manifest, dict):
+        raise WeightsError(f"{path}: holds no mapping", "restore the folder")
+    return manifest
+
+
+def read_model(folder: Path) -> Tensors:
+    """The tensors of a model folder, after its sha256 was checked against the manifest.
+
+    Raises:
+        WeightsError: missing, truncated, or not the bytes that the manifest vouches for.
+    """
+    manifest = read_manifest(folder)
+    path = folder / MODEL
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({type(error).__name__})", "restore the folder") from None
+    if hashlib.sha256(data).hexdigest() != manifest.get("sha256"):
+        raise WeightsError(f"{path}: is not the file its manifest vouches for", "restore the folder from a backup")
+    return decode_tensors(data, str(path))

@@ -1,0 +1,309 @@
+"""Frozen configurations, and strict YAML: an unknown key is an error that names it and says what is known.
+
+One class for each thing that is configured. `Plan` is what a coordinator fixes and every site sees; `SiteConfig` is what
+a hospital fixes for itself; `SimulationPlan` is a plan with the sites of a federation on one machine.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shared_model.errors import ConfigError
+from shared_model.tasks import CLASSES, TASKS
+
+Variant = Literal["ours", "as-coded", "none"]
+
+
+def _known_tasks(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in TASKS:
+            raise ValueError(f"'{name}' is no task; known are {', '.join(TASKS)}")
+    if len(set(names)) != len(names):
+        raise ValueError("a task is named twice")
+    return tuple(name for name in TASKS if name in names)
+
+
+TaskNames = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_tasks)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+"""Lower-case letters, digits and dashes: safe as a folder name on every system."""
+
+
+class Config(BaseModel):
+    """Base of all configurations: frozen, nothing unknown, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def canonical(self) -> str:
+        """JSON with sorted keys, equal for equal configurations."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def __hash__(self) -> int:
+        return hash(self.canonical())
+
+    def digest(self) -> str:
+        """sha256 of the canonical form, as hex."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+
+class ModelConfig(Config):
+    """Which MTS-UNET."""
+
+    preset: Literal["tiny", "base", "small"] = "tiny"
+    """tiny: feature size 12, window 4. base and small: feature size 48, window 7 (BrainSegFounder-Tiny and -Small)."""
+    tumor_aware: Variant = "ours"
+    """The TAFE module; `as-coded` is the authors' family of code, `none` leaves it out."""
+    cross_modality: Variant = "ours"
+    """The CMD module, likewise."""
+    patch_merging: Literal["current", "legacy"] = "current"
+    """Slicing of MONAI's patch merging; BrainSegFounder's weights mean what they mean under `legacy` alone."""
+
+    @model_validator(mode="after")
+    def _variants_fit(self) -> "ModelConfig":
+        chosen = {self.tumor_aware, self.cross_modality} - {"none"}
+        if not chosen:
+            raise ValueError("tumor_aware and cross_modality are both none: the class heads would have no input")
+        if len(chosen) > 1:
+            raise ValueError("tumor_aware and cross_modality mix ours with as-coded; set both alike, or one to none")
+        return self
+
+
+class TrainingConfig(Config):
+    """One site's work in one round, the same at all sites."""
+
+    local_steps: int = Field(10, ge=1, le=100_000)
+    """Optimizer steps per site and round."""
+    batch_size: int = Field(2, ge=1, le=256)
+    """Crops per step."""
+    crop: tuple[int, int, int] = (64, 64, 64)
+    """Voxels along the three axes; multiples of 32 with at least 64 along one, or the bottleneck is a single voxel."""
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    """Peak of the schedule: linear warm-up, then cosine to a hundredth over all rounds."""
+    warmup_steps: int = Field(10, ge=0)
+    """Steps of linear warm-up, counted over rounds."""
+    weight_decay: float = Field(1e-5, ge=0)
+    """AdamW's decoupled weight decay."""
+    clip_norm: float = Field(1.0, gt=0)
+    """Bound on the L2 norm of a step's gradient."""
+    modality_dropout: float = Field(0.1, ge=0, lt=1)
+    """Chance that a present modality is hidden from a training crop; one always stays."""
+    task_weights: dict[str, float] = Field(
+        default_factory=lambda: {"wt": 1.0, "tc": 1.0, "et": 1.0, "idh": 2.26, "codeletion": 3.38, "grade": 1.33}
+    )
+    """Weight of each task in the loss (van der Voort 2023, near the inverse label frequency)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TrainingConfig":
+        for size in self.crop:
+            if size % 32 or size <= 0:
+                raise ValueError(f"crop: {size} is no positive multiple of 32")
+        if max(self.crop) < 64:
+            raise ValueError("crop: one side must be 64 or more, or instance norm sees one voxel at the bottleneck")
+        _known_tasks(tuple(self.task_weights))
+        if missing := [name for name in TASKS if name not in self.task_weights]:
+            raise ValueError(f"task_weights: no weight for {', '.join(missing)}")
+        if any(weight < 0 for weight in self.task_weights.values()):
+            raise ValueError("task_weights: a weight is negative")
+        return self
+
+
+class AggregationConfig(Config):
+    """How replies become the next model."""
+
+    rule: str = "fedavg"
+    """Name of a rule in server/aggregation."""
+    options: dict[str, float] = Field(default_factory=dict)
+    """The rule's own settings, e.g. mu for fedprox."""
+
+
+class Plan(Config):
+    """What a coordinator fixes before round 1 and every site sees."""
+
+    name: Name
+    seed: int = Field(0, ge=0, lt=2**31)
+    synthetic: bool
+    """True where every site's data are generated: reports and releases then say so."""
+    rounds: int = Field(10, ge=1, le=10_000)
+    tasks: TaskNames = tuple(TASKS)
+    grade_edition: Literal["who2021", "histologic"] = "who2021"
+    """Which grade is trained: WHO 2021 (molecular criteria count) or the histologic one."""
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
+    aggregation: AggregationConfig = Field(default_factory=lambda: AggregationConfig())
+    minimum_sites: int = Field(2, ge=1)
+    """A round with fewer admitted replies ends the run, resumable."""
+    round_minutes: float = Field(60, gt=0)
+    """Deadline of a round: who has not answered by then is absent from it."""
+    maximum_cases: int = Field(10_000, ge=1)
+    """Refuse a site that claims more cases than this for a task."""
+
+    @property
+    def class_tasks(self) -> tuple[str, ...]:
+        return tuple(task.name for task in CLASSES if task.name in self.tasks)
+
+
+class DataConfig(Config):
+    """Where a site's cases lie, and what they tell."""
+
+    folder: Path
+    """One folder per case, BraTS 2021 file names."""
+    labels: Path
+    """CSV: case, patient, idh, codel_1p19q, grade_histologic, grade_who2021; blank is unknown."""
+    masks: Literal["regions", "whole-tumor"] = "regions"
+    """whole-tumor: any non-zero voxel is tumour, and the mask says nothing of core and enhancing."""
+    cases: tuple[str, ...] | None = None
+    """The cases to use, out of the table; all if left out."""
+
+
+class SiteConfig(Config):
+    """What a hospital fixes for itself."""
+
+    site: Name
+    data: DataConfig
+    tasks: TaskNames
+    """The tasks that this site trains: declared, never derived from its data."""
+    held_out: float = Field(0.2, ge=0, lt=1)
+    """Share of the patients that are evaluated on and never trained on."""
+    minimum_cell: int = Field(11, ge=1)
+    """Smallest count of patients that may leave the site."""
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    state: Path
+    """Folder for what must outlive a process: cache, answers."""
+
+
+class PhantomCohort(Config):
+    """The built-in synthetic cohort: four hospitals that differ in scanner, grades, size and labels."""
+
+    patients: int = Field(16, ge=8, le=5_000)
+    """Patients of the largest site; the others have 3/4, 3/4 and 1/2 of it."""
+    test_patients: int = Field(24, ge=8, le=5_000)
+    """Held-out patients with full masks and labels, of all scanners."""
+    voxel_mm: float = Field(3.0, ge=1, le=4)
+    """Edge of a voxel."""
+
+
+class SimulatedSite(Config):
+    """One site of a simulation: a SiteConfig whose state the run folder keeps."""
+
+    site: Name
+    data: DataConfig
+    tasks: TaskNames
+    held_out: float = Field(0.2, ge=0, lt=1)
+    minimum_cell: int = Field(1, ge=1)
+
+
+class SimulationPlan(Config):
+    """A federation on one machine: the plan, and either the built-in cohort or sites with their folders."""
+
+    plan: Plan
+    phantoms: PhantomCohort | None = None
+    sites: tuple[SimulatedSite, ...] = ()
+    test: DataConfig | None = None
+    """Held-out cases with full masks, which no site trains on; with `phantoms` they are generated."""
+    pretrained: Path | None = None
+    """A BrainSegFounder file to start from."""
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    processes: int = Field(2, ge=1, le=256)
+    """Virtual hospitals that train at the same time, one thread each."""
+
+    @model_validator(mode="after")
+    def _sites_fit(self) -> "SimulationPlan":
+        if (self.phantoms is None) == (not self.sites):
+            raise ValueError("give either phantoms or sites")
+        if self.phantoms is None and self.test is None:
+            raise ValueError("test: sites need a test set beside them")
+        if self.phantoms is not None and self.test is not None:
+            raise ValueError("test: phantoms bring their own test set; leave it out")
+        if (self.phantoms is not None) != self.plan.synthetic:
+            raise ValueError("plan.synthetic must be true with phantoms and false with sites")
+        names = [site.site for site in self.sites]
+        if len(set(names)) != len(names):
+            raise ValueError("sites: two sites have the same name")
+        if self.pretrained is not None and self.plan.model.patch_merging != "legacy":
+            raise ValueError("plan.model.patch_merging must be legacy for pretrained weights")
+        return self
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: key {key!r} is no text")
+            if key in seen:
+                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: '{key}' stands twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def _known_keys(config: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Fields of the configuration that `location` (a pydantic error's path, its last part the unknown key) lies in."""
+    model: Any = config
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+def _one_line(config: type[BaseModel], error: ValidationError) -> tuple[str, str]:
+    """The first fault as (what, remedy)."""
+    first = error.errors(include_url=False)[0]
+    location = tuple(first["loc"])
+    field = ".".join(str(part) for part in location)
+    where = f"{field}: " if field else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(config, location)
+        return f"{where}unknown key", f"known here are {', '.join(known)}"
+    if first["type"] == "missing":
+        return f"{where}missing", "add it"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}{message[:1].lower()}{message[1:]}", "mend this field"
+
+
+def parse_config(config: type[AnyConfig], values: object, source: str) -> AnyConfig:
+    """A configuration from plain values.
+
+    Raises:
+        ConfigError: naming `source`, the first field that is wrong, and the remedy.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: holds no mapping of keys to values", "write it as 'key: value' lines")
+    try:
+        return config.model_validate(values)
+    except ValidationError as error:
+        what, remedy = _one_line(config, error)
+        raise ConfigError(f"{source}: {what}", remedy) from None
+
+
+def load_config(config: type[AnyConfig], path: Path) -> AnyConfig:
+    """Read a YAML file strictly.
+
+    Raises:
+        ConfigError: unreadable file, bad YAML, a key given twice, an unknown key, a value out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file", "check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({type(error).__name__})", "check the file") from None
+    try:
+        values = yaml.load(text, Loader=_StrictLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(f"{path}: bad YAML: {detail}", "mend the file") from None
+    return parse_config(config, values, str(path))

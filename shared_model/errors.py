@@ -1,0 +1,51 @@
+"""Named errors. Each says in one line what is wrong and where, and what to do about it; a command prints that line alone."""
+
+EXIT_INPUT = 2
+"""Exit code for input that has to be mended: a config, a plan, a case, a weights file."""
+EXIT_RUN = 3
+"""Exit code for a run that could not go on: too few sites, no admitted reply."""
+
+
+class MtsunetError(Exception):
+    """What is wrong, where, and the remedy.
+
+    Args:
+        what: the fault with the file or field it sits in, e.g. "plan.yaml: training.crop: 48 is no multiple of 32".
+        remedy: what the reader can do about it, as an imperative sentence without a full stop.
+    """
+
+    exit_code = EXIT_INPUT
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}. {remedy[:1].upper()}{remedy[1:]}.")
+        self.what = what
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type["MtsunetError"], tuple[str, str]]:
+        return type(self), (self.what, self.remedy)
+
+
+class ConfigError(MtsunetError):
+    """A configuration or plan file that cannot be used."""
+
+
+class DataError(MtsunetError):
+    """A case, a label table or an image file that cannot be used."""
+
+
+class WeightsError(MtsunetError):
+    """A pretrained file or a checkpoint that cannot be used."""
+
+
+class WireError(MtsunetError):
+    """A message that does not follow the schema of wire.py."""
+
+
+class RefusedError(MtsunetError):
+    """A reply that admission refuses, or a request that a site refuses. The federation goes on without it."""
+
+
+class RunError(MtsunetError):
+    """A run that cannot go on as it stands."""
+
+    exit_code = EXIT_RUN

@@ -1,0 +1,74 @@
+"""The multi-task loss, one number per sample, with every label optional."""
+
+import torch
+from torch.nn import functional as F
+
+from shared_model.tasks import CLASSES, MISSING, REGIONS, Targets
+
+SMOOTH = 1.0
+"""Voxels added above and below in Dice: an empty region asks for an empty answer instead of 0 / 0."""
+
+
+def region_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Soft Dice plus binary cross-entropy of each sample.
+
+    1 - (2 sum_v p t + s) / (sum_v p + sum_v t + s) + mean_v BCE(p, t), p = sigmoid(logit), s = SMOOTH.
+
+    Args:
+        logits: (B, D, H, W).
+        truth: (B, D, H, W), 0 or 1.
+
+    Returns:
+        (B,)
+    """
+    voxels = (1, 2, 3)
+    probability = torch.sigmoid(logits)
+    overlap = (probability * truth).sum(voxels)
+    dice = (2 * overlap + SMOOTH) / (probability.sum(voxels) + truth.sum(voxels) + SMOOTH)
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(voxels)
+    return 1 - dice + entropy
+
+
+def multi_task_loss(
+    logits: dict[str, torch.Tensor], targets: Targets, weights: dict[str, float]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Loss of each sample: L_b = sum over the tasks known in b of weight_t * loss_t(b).
+
+    loss_t is `region_loss` for a region and cross-entropy for a class. No term sees two samples and none is divided by
+    a count of labels, so L of a batch is the L of its samples, as clipping by sample needs (DP-SGD); divide the sum by
+    the expected batch size. A task without any label in the batch takes no part: its head keeps the gradient None.
+    Without any label at all the result does not require grad.
+
+    Args:
+        logits: output of the network, regions (B, 1, D, H, W), classes (B, C); tasks left out are not trained.
+        targets: labels of the batch on the same device.
+        weights: weight of each task in `logits`.
+
+    Returns:
+        L, (B,) float32 or wider; and for each task that took part its unweighted mean over the labelled samples,
+        detached.
+    """
+    total = targets.regions.new_zeros(len(targets.classes), dtype=torch.float32)
+    parts: dict[str, torch.Tensor] = {}
+    for column, task in enumerate(REGIONS):
+        known = targets.region_known[:, column]
+        if task.name in logits and bool(known.any()):
+            output = _widen(logits[task.name][:, 0])
+            loss = region_loss(output, targets.regions[:, column].to(output.dtype))
+            loss = torch.where(known, loss, 0)
+            total = total + weights[task.name] * loss
+            parts[task.name] = loss.detach().sum() / known.sum()
+    for column, task in enumerate(CLASSES):
+        labels = targets.classes[:, column]
+        known = labels != MISSING
+        if task.name in logits and bool(known.any()):
+            output = _widen(logits[task.name])
+            loss = F.cross_entropy(output, labels, ignore_index=MISSING, reduction="none")
+            total = total + weights[task.name] * loss
+            parts[task.name] = loss.detach().sum() / known.sum()
+    return total, parts
+
+
+def _widen(logits: torch.Tensor) -> torch.Tensor:
+    """float32 at least, so that sums over voxels keep their digits under autocast."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

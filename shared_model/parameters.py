@@ -1,0 +1,84 @@
+"""Which tensors travel, who trains them, and what weighs them. Buffers never travel: they are constants of the config.
+
+Three kinds of tensors, told apart by prefix: the trunk (backbone and missing token) is trained by any task, the class
+trunk (TAFE and CMD) by any class task, and a head by its own task. A group's name is also the key of the case counts that
+weigh its average.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from shared_model.errors import WeightsError
+from shared_model.tasks import CLASSES, TASKS
+
+TRUNK = "trunk"
+CLASS_TRUNK = "class-trunk"
+GROUPS: tuple[str, ...] = (TRUNK, CLASS_TRUNK, *TASKS)
+
+Tensors = dict[str, np.ndarray]
+"""Name -> float32 array. Names are those of the network's parameters."""
+
+
+def group_of(name: str) -> str:
+    """The group of a parameter.
+
+    Raises:
+        WeightsError: a name that no part of the network carries.
+    """
+    if name == "missing_token" or name.startswith("backbone."):
+        return TRUNK
+    if name.startswith(("tumor_aware.", "cross_modality.")):
+        return CLASS_TRUNK
+    for task in TASKS.values():
+        if name.startswith(task.prefix):
+            return task.name
+    raise WeightsError(f"parameter '{name}' belongs to no part of the network", "use weights of this release")
+
+
+def tasks_of(group: str) -> tuple[str, ...]:
+    """The tasks that train a group."""
+    if group == TRUNK:
+        return tuple(TASKS)
+    if group == CLASS_TRUNK:
+        return tuple(task.name for task in CLASSES)
+    return (group,)
+
+
+def trained_names(names: Iterable[str], tasks: Sequence[str]) -> list[str]:
+    """The parameters, out of `names`, that a site with `tasks` trains; sorted."""
+    return sorted(name for name in names if set(tasks_of(group_of(name))) & set(tasks))
+
+
+def shared_state(network: nn.Module) -> Tensors:
+    """Copies of all parameters as float32 arrays."""
+    return {name: value.detach().cpu().numpy().astype(np.float32) for name, value in network.named_parameters()}
+
+
+def load_shared(network: nn.Module, tensors: Mapping[str, np.ndarray]) -> None:
+    """Set all parameters.
+
+    Raises:
+        WeightsError: a name or shape that is not the network's, or one that is missing.
+    """
+    own = dict(network.named_parameters())
+    if strange := sorted(set(own) ^ set(tensors)):
+        raise WeightsError(f"parameters differ, first '{strange[0]}'", "use weights of this model config")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            if tuple(parameter.shape) != tensors[name].shape:
+                raise WeightsError(f"parameter '{name}' has shape {tensors[name].shape}", "use weights of this config")
+            parameter.copy_(torch.from_numpy(np.array(tensors[name])))
+
+
+def digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """sha256 over names, dtypes, shapes and little-endian bytes in order of name, as hex."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        sha.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        sha.update(array.data)
+    return sha.hexdigest()

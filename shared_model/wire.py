@@ -1,0 +1,152 @@
+"""The messages between coordinator and site: a strict header and named tensors. No type names, no pickle.
+
+A run opens with Opening -> Terms, each round is Work -> Update, and Closing -> Evaluated ends it. A site that will not do
+what it is asked answers Refusal. `encode` gives a header as JSON text with the tensors beside it; `decode` accepts
+nothing that the schema does not name.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+
+from shared_model.config import Config, Name, Plan
+from shared_model.errors import WireError
+from shared_model.parameters import Tensors
+from shared_model.scores import SiteScores
+
+RELEASE = "0.1.0"
+HEADER_LIMIT = 1 << 20
+"""Largest header in bytes."""
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Round = Annotated[int, Field(ge=0, le=10_000)]
+
+
+class Opening(Config):
+    """Coordinator to site, once per run: the whole plan."""
+
+    kind: Literal["opening"] = "opening"
+    run: RunId
+    release: str
+    plan: Plan
+
+
+class Terms(Config):
+    """Site to coordinator: what it will train and on how many cases.
+
+    `cases` maps each group of parameters.GROUPS that the site trains to its labelled cases, rounded down to a multiple of
+    the site's minimum cell.
+    """
+
+    kind: Literal["terms"] = "terms"
+    run: RunId
+    site: Name
+    release: str
+    tasks: tuple[str, ...]
+    cases: dict[str, int]
+    minimum_cell: Annotated[int, Field(ge=1)]
+
+
+class Work(Config):
+    """Coordinator to site: train `round` from the weights beside this header."""
+
+    kind: Literal["work"] = "work"
+    run: RunId
+    round: Round
+    plan: Digest
+    base: Digest
+    """Digest of the weights: the answer is to these and no others."""
+    settings: dict[str, float]
+    """What the aggregation rule asks of local training, e.g. FedProx' mu."""
+
+
+class Update(Config):
+    """Site to coordinator: the trained tensors, and how the base model did on the site's held-out cases."""
+
+    kind: Literal["update"] = "update"
+    run: RunId
+    round: Round
+    base: Digest
+    site: Name
+    cases: dict[str, int]
+    evaluation: SiteScores
+    loss: float
+    seconds: float
+
+
+class Closing(Config):
+    """Coordinator to site: the run has ended with the weights beside this header; kept answers may go."""
+
+    kind: Literal["closing"] = "closing"
+    run: RunId
+    round: Round
+    base: Digest
+
+
+class Evaluated(Config):
+    """Site to coordinator: the final model on the site's held-out cases."""
+
+    kind: Literal["evaluated"] = "evaluated"
+    run: RunId
+    site: Name
+    evaluation: SiteScores
+
+
+class Refusal(Config):
+    """Site to coordinator: it will not, and why, in one line without file names."""
+
+    kind: Literal["refusal"] = "refusal"
+    run: RunId
+    site: Name
+    reason: Annotated[str, Field(max_length=400)]
+
+
+Header = Opening | Terms | Work | Update | Closing | Evaluated | Refusal
+_HEADERS: TypeAdapter[Header] = TypeAdapter(Annotated[Header, Field(discriminator="kind")])
+
+
+def encode(header: Header) -> str:
+    """JSON text of a header."""
+    return header.canonical()
+
+
+def decode(text: object) -> Header:
+    """The header that `encode` made.
+
+    Raises:
+        WireError: not JSON, too long, an unknown kind or field, a value out of range.
+    """
+    if not isinstance(text, str) or len(text) > HEADER_LIMIT:
+        raise WireError("message header is no text of at most 1 MiB", "check the sender's release")
+    try:
+        return _HEADERS.validate_python(json.loads(text))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise WireError(f"message header: {where}: {first['msg']}", "check the sender's release") from None
+    except (ValueError, RecursionError):
+        raise WireError("message header is no JSON", "check the sender's release") from None
+
+
+def check_tensors(tensors: Mapping[str, Any], expected: Mapping[str, np.ndarray]) -> Tensors:
+    """The tensors, once they are exactly the expected names, shapes and float32 and hold no NaN or infinity.
+
+    Raises:
+        WireError: naming the first tensor that is not.
+    """
+    if strange := sorted(set(tensors) ^ set(expected)):
+        fault = "is missing" if strange[0] in expected else "was not asked for"
+        raise WireError(f"tensor '{strange[0]}' {fault}", "send exactly the tensors of the declared tasks")
+    for name, want in expected.items():
+        have = tensors[name]
+        if have.dtype != np.float32:
+            raise WireError(f"tensor '{name}' has dtype {have.dtype}", "send float32")
+        if have.shape != want.shape:
+            raise WireError(f"tensor '{name}' has shape {have.shape}, not {want.shape}", "send the model's shapes")
+        if not np.isfinite(have).all():
+            raise WireError(f"tensor '{name}' holds NaN or infinity", "lower the learning rate")
+    return {name: tensors[name] for name in sorted(expected)}
