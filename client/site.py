@@ -1,4 +1,4 @@
-"""One hospital: what it answers to an opening, to work, and to a closing. No Flower here; app.py brings the messages."""
+"""One hospital: what it answers to an opening, to work and to a closing. Flower is not known here; app.py is its door."""
 
 import hashlib
 import time
@@ -30,7 +30,7 @@ from shared_model.tasks import MISSING, TASKS
 
 
 def split(cases: Sequence[Case], share: float, seed: int) -> tuple[list[Case], list[Case]]:
-    """(training, held-out) cases. Patients are ranked by a hash of seed and id, so the split is by patient and stable."""
+    """(training, held-out) cases. Patients are ranked by a hash of seed and id: the split is by patient, and stable."""
 
     def rank(patient: str) -> str:
         return hashlib.sha256(f"{seed}/{patient}".encode()).hexdigest()

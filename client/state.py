@@ -1,6 +1,6 @@
 """What a site keeps between processes: its answers, each made once and sent again when asked again.
 
-    answers/RUN/0004-<base digest>/   header.json, tensors.safetensors
+answers/RUN/0004-<base digest>/   header.json, tensors.safetensors
 """
 
 import shutil

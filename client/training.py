@@ -105,7 +105,7 @@ def train(
             )
         loss = multi_task_loss(logits, batch.targets, config.task_weights)[0].sum() / job.batch_size
         if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             _pull_to(anchors, trained, job.proximal)
             nn.utils.clip_grad_norm_(trained, config.clip_norm)
             optimizer.step()

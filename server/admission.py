@@ -65,7 +65,8 @@ def admit(update: Update, tensors: Mapping[str, np.ndarray], terms: Terms, curre
         said, opened = update.cases.get(group), terms.cases.get(group)
         if said != opened:
             raise RefusedError(
-                f"claims {said} cases for '{group}', but opened the run with {opened}", "reopen the run with true counts"
+                f"claims {said} cases for '{group}', but opened the run with {opened}",
+                "open the run with true counts",
             )
     expected = {name: current.base[name] for name in trained_names(current.base, terms.tasks)}
     try:

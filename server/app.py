@@ -44,9 +44,7 @@ class FlowerTransport:
         arrays = ArrayRecord({name: Array(value) for name, value in tensors.items()})
         kind = "train" if tensors else "query"
         messages = [
-            Message(
-                RecordDict({HEADER: ConfigRecord({"json": header}), TENSORS: arrays}), int(node), kind, ttl=seconds
-            )
+            Message(RecordDict({HEADER: ConfigRecord({"json": header}), TENSORS: arrays}), int(node), kind, ttl=seconds)
             for node in nodes
         ]
         self._sent = dict(zip(self._grid.push_messages(messages), nodes, strict=True))

@@ -147,10 +147,10 @@ def slice_images(
     spacing: tuple[float, float, float],
     synthetic: bool,
 ) -> SliceImages:
-    """Cut a case where its tumour is widest.
+    """Cut a case where its tumour is widest; seen as radiologists do, with the patient's right on the left.
 
     Args:
-        image: (4, D, H, W) in the order of MODALITIES, axes left-right, back-front, foot-head as NIfTI has them.
+        image: (4, D, H, W) in the order of MODALITIES, axes to the patient's right, front and top (RAS).
         truth: (3, D, H, W) masks in the order of REGIONS.
         probabilities: (3, D, H, W); a region is where it is > 0.5.
         spacing: edges of a voxel in mm.
@@ -164,7 +164,8 @@ def slice_images(
         place = int(area.argmax()) if area.any() else len(area) // 2
 
         def cut(volumes: np.ndarray, axis: int = axis, place: int = place) -> np.ndarray:
-            return np.asarray(volumes).take(place, axis=axis + 1).swapaxes(1, 2)  # (C, D, H, W) -> (C, height, width)
+            cuts = np.asarray(volumes).take(place, axis=axis + 1).swapaxes(1, 2)  # (C, D, H, W) -> (C, height, width)
+            return cuts if axis == 0 else cuts[:, :, ::-1]
 
         images = cut(image)
         planes.append(

@@ -157,8 +157,7 @@ class Federation:
             "bytes_up": sum(reply.file.stat().st_size for reply in replies),
             "seconds": time.monotonic() - started,
         }
-        manifest = {"plan": self.plan.digest(), "sites": [reply.site for reply in replies], "base": current.base_digest}
-        self.store.commit(index, reduce_round(self.rule, base, replies), manifest, record)
+        self.store.commit(index, reduce_round(self.rule, base, replies), [reply.site for reply in replies], record)
         self.notify("committed", record)
 
     def _collect(self, current: Round, waiting: dict[str, str]) -> tuple[Reasons, Reasons]:

@@ -6,7 +6,7 @@
     spool/0004/SITE/       header.json, tensors.safetensors: an admitted reply
     evaluated.json         the sites' evaluation of the final model; its presence says that the run is closed
 
-A round counts once its folder has its name; a spooled reply, once its folder has its. Both survive a kill at any moment.
+A round counts once its folder has its name, and so does a spooled reply: both survive a kill at any moment.
 """
 
 import json
@@ -57,9 +57,18 @@ class RunStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def create(self, run: str, plan: Plan, initial: Tensors) -> None:
-        """Write a new run with its initial weights as round 0."""
-        self._commit(0, initial, {"plan": plan.digest()}, {})
+    def create(self, run: str, plan: Plan, initial: Tensors, pretrained: dict[str, Any] | None) -> None:
+        """Write a new run with its initial weights as round 0; `pretrained` tells what they were loaded from."""
+        about = {
+            "plan": plan.digest(),
+            "synthetic": plan.synthetic,
+            "model": plan.model.model_dump(mode="json"),
+            "tasks": list(plan.tasks),
+            "grade_edition": plan.grade_edition,
+            "crop": list(plan.training.crop),
+            "pretrained": pretrained,
+        }
+        self._commit(0, initial, {"about": about, "sites": []}, {})
         write_json(self.folder / "run.json", {"run": run, "plan": plan.model_dump(mode="json")})
 
     @property
@@ -106,9 +115,9 @@ class RunStore:
         write_json(part / "record.json", record)
         commit_folder(part, self._round(index))
 
-    def commit(self, index: int, tensors: Tensors, manifest: dict[str, Any], record: dict[str, Any]) -> None:
-        """Make round `index` the last one, and let its spool go."""
-        self._commit(index, tensors, manifest, record)
+    def commit(self, index: int, tensors: Tensors, sites: list[str], record: dict[str, Any]) -> None:
+        """Make round `index`, made of the replies of `sites`, the last one, and let its spool go."""
+        self._commit(index, tensors, {"about": self.manifest(0)["about"], "sites": sites}, record)
         shutil.rmtree(self._spool(index), ignore_errors=True)
 
     def _spool(self, index: int) -> Path:

@@ -1,13 +1,12 @@
 """summary.json: what a finished run was and what it found, in a form that other programs can read (docs/summary.md)."""
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from shared_model.checkpoint import write_bytes
 from shared_model.errors import ConfigError
 from shared_model.metrics import Record
 from shared_model.scores import Comparison, Row, SiteScores
@@ -131,16 +130,7 @@ class Summary(Record):
 
 def write_summary(summary: Summary, path: Path) -> None:
     """Write the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(summary.model_dump_json(indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    write_bytes(path, summary.model_dump_json(indent=1).encode())
 
 
 def read_summary(path: Path) -> Summary:

@@ -1,7 +1,7 @@
 """Frozen configurations, and strict YAML: an unknown key is an error that names it and says what is known.
 
-One class for each thing that is configured. `Plan` is what a coordinator fixes and every site sees; `SiteConfig` is what
-a hospital fixes for itself; `SimulationPlan` is a plan with the sites of a federation on one machine.
+`Plan` is what a coordinator fixes and every site sees; `SiteConfig` is what a hospital fixes for itself;
+`SimulationPlan` is a plan with the sites of a federation on one machine.
 """
 
 import hashlib

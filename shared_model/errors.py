@@ -1,4 +1,4 @@
-"""Named errors. Each says in one line what is wrong and where, and what to do about it; a command prints that line alone."""
+"""Named errors. Each says in one line what is wrong, where, and what to do; a command prints that line alone."""
 
 EXIT_INPUT = 2
 """Exit code for input that has to be mended: a config, a plan, a case, a weights file."""

@@ -19,6 +19,8 @@ Z_95 = 1.959964
 """Half width of a 95 % interval in standard errors."""
 RESAMPLES = 1000
 CALIBRATION_BINS = 15
+MOST_CASES = 10**9
+"""A count above this is refused."""
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Weights (R, n) of n cases in R resamples -> the R values of the metric; NaN where a resample does not tell it."""
@@ -59,7 +61,7 @@ class Estimate(Record):
 class DiceSum(Record):
     """Dice over cases as three sums. `a + b` is the sums of both sites' cases."""
 
-    n: int = Field(default=0, ge=0, strict=True)
+    n: int = Field(default=0, ge=0, le=MOST_CASES, strict=True)
     total: float = Field(default=0.0, ge=0)
     squares: float = Field(default=0.0, ge=0)
 
@@ -100,8 +102,8 @@ class Stratum(Record):
     and 1 for each tie (twice Mann and Whitney's U, a whole number)."""
 
     doubled_u: int = Field(ge=0, strict=True)
-    positives: int = Field(ge=0, strict=True)
-    negatives: int = Field(ge=0, strict=True)
+    positives: int = Field(ge=0, le=MOST_CASES, strict=True)
+    negatives: int = Field(ge=0, le=MOST_CASES, strict=True)
 
     @property
     def pairs(self) -> int:

@@ -1,8 +1,8 @@
 """Which tensors travel, who trains them, and what weighs them. Buffers never travel: they are constants of the config.
 
 Three kinds of tensors, told apart by prefix: the trunk (backbone and missing token) is trained by any task, the class
-trunk (TAFE and CMD) by any class task, and a head by its own task. A group's name is also the key of the case counts that
-weigh its average.
+trunk (TAFE and CMD) by any class task, and a head by its own task. A group's name is also the key of the case counts
+that weigh its average.
 """
 
 import hashlib

@@ -278,6 +278,12 @@ class SiteScores(Record):
     dice: dict[str, DiceSum] = Field(default_factory=dict)
     auc: dict[str, AucCount] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _known_tasks(self) -> Self:
+        if not set(self.dice) <= {region.name for region in REGIONS} or not set(self.auc) <= set(_BINARY):
+            raise ValueError("dice is by region and auc by class task, and nothing else")
+        return self
+
     @classmethod
     def of(cls, cases: Sequence[CaseResult]) -> Self:
         """One site's cases: Dice where the region exists, AUC of mutant, of codeleted, of grade 4 against 2 and 3."""

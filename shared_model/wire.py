@@ -1,7 +1,7 @@
 """The messages between coordinator and site: a strict header and named tensors. No type names, no pickle.
 
-A run opens with Opening -> Terms, each round is Work -> Update, and Closing -> Evaluated ends it. A site that will not do
-what it is asked answers Refusal. `encode` gives a header as JSON text with the tensors beside it; `decode` accepts
+A run opens with Opening -> Terms, each round is Work -> Update, and Closing -> Evaluated ends it. A site that will not
+do what it is asked answers Refusal. `encode` gives a header as JSON text, the tensors travel beside it; `decode` accepts
 nothing that the schema does not name.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from shared_model.config import Config, Name, Plan
 from shared_model.errors import WireError
@@ -21,6 +21,15 @@ RELEASE = "0.1.0"
 HEADER_LIMIT = 1 << 20
 """Largest header in bytes."""
 
+
+def _one_stratum(scores: SiteScores) -> SiteScores:
+    if any(len(count.strata) != 1 for count in scores.auc.values()):
+        raise ValueError("a site's AUC has one stratum, its own")
+    return scores
+
+
+OwnScores = Annotated[SiteScores, AfterValidator(_one_stratum)]
+"""The scores of one site."""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Round = Annotated[int, Field(ge=0, le=10_000)]
@@ -38,8 +47,8 @@ class Opening(Config):
 class Terms(Config):
     """Site to coordinator: what it will train and on how many cases.
 
-    `cases` maps each group of parameters.GROUPS that the site trains to its labelled cases, rounded down to a multiple of
-    the site's minimum cell.
+    `cases` maps each group of parameters.GROUPS that the site trains to its labelled cases, rounded down to a multiple
+    of the site's minimum cell.
     """
 
     kind: Literal["terms"] = "terms"
@@ -73,7 +82,7 @@ class Update(Config):
     base: Digest
     site: Name
     cases: dict[str, int]
-    evaluation: SiteScores
+    evaluation: OwnScores
     loss: float
     seconds: float
 
@@ -93,7 +102,7 @@ class Evaluated(Config):
     kind: Literal["evaluated"] = "evaluated"
     run: RunId
     site: Name
-    evaluation: SiteScores
+    evaluation: OwnScores
 
 
 class Refusal(Config):

@@ -20,6 +20,7 @@ from monai.transforms import Compose, NormalizeIntensity, RandFlip, RandScaleInt
 from monai.transforms.utils import generate_spatial_bounding_box
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.spatialimages import HeaderDataError
 
 from client.data.manifest import Case
 from shared_model.errors import DataError
@@ -165,7 +166,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
         volume = np.asarray(file.dataobj, np.float32)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", "put it there") from None
-    except (OSError, EOFError, zlib.error, ValueError, TypeError, ImageFileError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, ImageFileError, HeaderDataError) as error:
         raise DataError(
             f"{path}: no readable NIfTI, or cut off ({type(error).__name__})", "copy or convert it again"
         ) from None

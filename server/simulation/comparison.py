@@ -99,11 +99,11 @@ def done(test: Test, case: Case) -> bool:
     return (test.results / f"{case.id}.json").exists()
 
 
-def read_results(test: Test, cases: list[Case]) -> dict[str, list[CaseResult]]:
+def read_results(folder: Path, cases: list[Case]) -> dict[str, list[CaseResult]]:
     """The results of all cases by way of training, in the order of the report."""
     results: dict[str, list[CaseResult]] = {}
     for case in cases:
-        for way, values in json.loads((test.results / f"{case.id}.json").read_bytes()).items():
+        for way, values in json.loads((folder / f"{case.id}.json").read_bytes()).items():
             results.setdefault(way, []).append(CaseResult.from_json(values))
     order = [FEDERATED, CENTRALISED, AVERAGED_LOCAL]
     return {way: results[way] for way in [*order, *sorted(set(results) - set(order))] if way in results}

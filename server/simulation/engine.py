@@ -1,10 +1,9 @@
-"""A federation on Flower's simulation engine: real ServerApp, ClientApps and messages, on Ray actors of this machine."""
+"""A federation on Flower's simulation engine: real ServerApp, ClientApps and messages, on Ray actors of one machine."""
 
 import logging
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from pathlib import Path
 
 from flwr.app import Context
@@ -57,7 +56,6 @@ def run_federation(store: RunStore, configs: Sequence[SiteConfig], processes: in
                 },
             },
         )
-
 
 
 def _log_to(path: Path) -> None:

@@ -1,14 +1,14 @@
 """A whole simulation: prepare, federate, train the baselines, test everything, report. Each step goes on where it was.
 
-    RUN/  simulation.json  cohort/  sites/  federation/  baselines/  results/
-          segmentations/  model.safetensors  manifest.json  summary.json  report.html
+RUN/  simulation.json  cohort/  sites/  federation/  baselines/  results/
+      segmentations/  model.safetensors  manifest.json  summary.json  report.html
 """
 
 import json
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from client.data.manifest import Case
 from server.aggregation import build
 from server.report import write_report
 from server.results import round_rows, site_rows
-from server.simulation.baselines import CENTRALISED, baselines, train_baseline
+from server.simulation.baselines import baselines, train_baseline
 from server.simulation.comparison import (
     Model,
     Test,
@@ -95,10 +95,10 @@ class Run:
             plan = self.simulation.plan
             torch.manual_seed(plan.seed)
             network = build_network(plan.model, plan.tasks)
+            origin = None
             if self.simulation.pretrained is not None:
-                report = load_brainsegfounder(network, self.simulation.pretrained, plan.model)
-                write_json(self.folder / "pretrained.json", report.to_json())
-            self.store.create(secrets.token_hex(8), plan, shared_state(network))
+                origin = asdict(load_brainsegfounder(network, self.simulation.pretrained, plan.model))
+            self.store.create(secrets.token_hex(8), plan, shared_state(network), origin)
         if not self.store.closed:
             run_federation(self.store, prepared.configs, self.simulation.processes, self.observer.event)
         final = self.store.model_folder(self.store.last_round())
@@ -138,7 +138,7 @@ class Run:
 
     def _report(self, prepared: Prepared, test: Test, cases: list[Case]) -> Summary:
         plan = self.simulation.plan
-        results = read_results(test, cases)
+        results = read_results(test.results, cases)
         rounds = round_rows(self.store)
         down, up = sum(row.bytes_down for row in rounds), sum(row.bytes_up for row in rounds)
         spent = {FEDERATED: sum(row.seconds for row in rounds)}

@@ -1,12 +1,20 @@
 """Heads: a 1x1x1 convolution for a region, a small perceptron over the pooled streams for a class task."""
 
+from math import log
+
 import torch
 from torch import nn
+
+PRIOR = 0.05
+"""Probability of a region's voxel before training (Lin et al. 2017, section 4.1): regions are rare, and a network that
+starts at one half first unlearns the brain, and may never find the enhancing tumour again."""
 
 
 def region_head(features: int) -> nn.Conv3d:
     """(B, features, D, H, W) -> (B, 1, D, H, W) logits; three of them are SwinUNETR's output layer."""
-    return nn.Conv3d(features, 1, kernel_size=1)
+    head = nn.Conv3d(features, 1, kernel_size=1)
+    nn.init.constant_(head.bias, log(PRIOR / (1 - PRIOR)))  # type: ignore[arg-type]
+    return head
 
 
 class ClassHead(nn.Module):

@@ -222,8 +222,8 @@ def test_slices_are_cut_where_the_tumour_is_widest() -> None:
     image[3, 2, 3, 5] = 7.0  # FLAIR
     image[1, 2, 3, 5] = 5.0  # T1ce
     planes = {plane.name: plane for plane in slice_images("a", image, truth, truth * 0.0, (1, 2, 3), True).planes}
-    assert planes["axial"].flair.shape == (8, 6) and planes["axial"].flair[3, 2] == 7
-    assert planes["coronal"].t1ce.shape == (10, 6) and planes["coronal"].t1ce[5, 2] == 5
+    assert planes["axial"].flair.shape == (8, 6) and planes["axial"].flair[3, 5 - 2] == 7
+    assert planes["coronal"].t1ce.shape == (10, 6) and planes["coronal"].t1ce[5, 5 - 2] == 5
     assert planes["sagittal"].truth[0].shape == (10, 8) and planes["sagittal"].truth[0, 5].sum() == 2
     assert [planes[name].aspect for name in ("axial", "coronal", "sagittal")] == [2, 3, 1.5]
     assert not planes["axial"].prediction.any()

@@ -20,7 +20,7 @@ from shared_model.config import DataConfig, PhantomCohort
 from shared_model.errors import DataError
 from shared_model.tasks import TASKS
 
-VERSION = 1
+VERSION = 2
 """Raised when the same seed would give other bytes."""
 HEADER = ("case", "patient", "idh", "codel_1p19q", "grade_histologic", "grade_who2021", "absent", "mask")
 MISSING_MODALITIES = ("t1", "t2", "t1+t2")
@@ -178,7 +178,8 @@ def make_cohort(
         else:
             if marker.read_text(encoding="ascii") != key:
                 raise DataError(
-                    f"{place}: holds a synthetic cohort of another seed or size", "give an empty folder, or delete it"
+                    f"{place}: holds a synthetic cohort of another seed, size or version",
+                    "give an empty folder, or delete it",
                 )
             done += count
             if progress:

@@ -77,23 +77,23 @@ def draw_diagnosis(grades: tuple[float, float, float], rng: np.random.Generator)
 def draw_look(diagnosis: Diagnosis, rng: np.random.Generator) -> Look:
     """A look that fits the diagnosis, with overlap between diagnoses: no single sign settles one."""
     grade, mutant, codeleted = diagnosis.histologic, diagnosis.mutant, diagnosis.codeleted
-    chance = {2: 0.12, 3: 0.45, 4: 0.85}[grade] if mutant else {2: 0.3, 3: 0.7, 4: 0.97}[grade]
-    high = {2: 0.12, 3: 0.3, 4: 0.45}[grade] if mutant else {2: 0.2, 3: 0.4, 4: 0.65}[grade]
+    chance = {2: 0.12, 3: 0.5, 4: 0.9}[grade] if mutant else {2: 0.2, 3: 0.75, 4: 0.97}[grade]
+    high = {2: 0.12, 3: 0.3, 4: 0.5}[grade] if mutant else {2: 0.15, 3: 0.4, 4: 0.6}[grade]
     enhancing = rng.random() < chance
     astrocytoma = mutant and not codeleted
     mismatch = rng.random() < (0.42 if astrocytoma and grade < 4 else 0.02 if codeleted else 0.01)
-    core_share = rng.normal(0.66, 0.1) if mutant else rng.normal(0.48, 0.12)
+    core_share = rng.normal(0.6 if mutant else 0.5, 0.12)
     return Look(
         volume_ml=float(np.clip(rng.lognormal(np.log(65), 0.55), 14, 190)),
-        core_share=float(np.clip(0.8 if mismatch else core_share, 0.2, 0.88)),
+        core_share=float(np.clip(0.75 if mismatch else core_share, 0.2, 0.88)),
         enhancing_share=float(rng.uniform(high / 4, high)) if enhancing else 0.0,
         ring=bool(rng.random() < (0.85 if grade == 4 else 0.2)),
-        frontal=bool(rng.random() < (0.75 if codeleted else 0.55 if mutant else 0.3)),
-        cortical=bool(rng.random() < (0.75 if codeleted else 0.25)),
-        core_t2=float(rng.normal(3.7 if mutant else 2.7, 0.45) + 0.5 * mismatch),
-        core_flair=float(rng.normal(0.3, 0.25) if mismatch else rng.normal(3.2 if mutant else 3.8, 0.5)),
+        frontal=bool(rng.random() < (0.65 if codeleted else 0.55 if mutant else 0.3)),
+        cortical=bool(rng.random() < (0.55 if codeleted else 0.3)),
+        core_t2=float(rng.normal(3.5 if mutant else 2.8, 0.5) + 0.3 * mismatch),
+        core_flair=float(rng.normal(0.3, 0.25) if mismatch else rng.normal(3.4 if mutant else 3.7, 0.5)),
         edema_flair=float(rng.normal(3.8 if mismatch else 3.0, 0.3)),
-        border_mm=float(np.clip(rng.normal(4.5 if codeleted else 1.5 if mutant else 2.5, 0.8), 1.0, 7.0)),
-        spots=float(np.clip(rng.normal(0.9 if codeleted else 0.1, 0.4), 0, 2)),
-        texture=float(np.clip(rng.normal({2: 0.2, 3: 0.45, 4: 0.6}[grade] + 0.2 * codeleted, 0.15), 0.05, 1.2)),
+        border_mm=float(np.clip(rng.normal(3.0 if codeleted else 2.0 if mutant else 2.5, 1.0), 1.0, 6.0)),
+        spots=float(np.clip(rng.normal(0.8 if codeleted else 0.25, 0.45), 0, 2)),
+        texture=float(np.clip(rng.normal({2: 0.2, 3: 0.45, 4: 0.6}[grade] + 0.1 * codeleted, 0.2), 0.05, 1.2)),
     )

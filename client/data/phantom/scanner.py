@@ -15,7 +15,7 @@ from client.data.phantom.tumor import CORE, EDEMA, ENHANCING, pushed
 from shared_model.tasks import MODALITIES
 
 TISSUE = {"t1": (1.0, 0.75, 0.35), "t1ce": (0.95, 0.76, 0.35), "t2": (0.5, 0.68, 1.5), "flair": (0.62, 0.76, 0.3)}
-"""Signal of white matter, grey matter and CSF."""
+"""Signal of white matter, grey matter and CSF; that of CSF in FLAIR is the scanner's."""
 REGION_Z = {
     CORE: {"t1": -0.2, "t1ce": -0.8, "t2": 3.1, "flair": 3.6},
     EDEMA: {"t1": 0.1, "t1ce": 0.0, "t2": 2.0, "flair": 3.0},
@@ -39,6 +39,7 @@ class Scanner:
         dose: factor on enhancement.
         gain: digital units of a signal of 1.
         grey: factor on the contrast of grey against white matter.
+        flair_csf: signal of CSF in FLAIR; high where the inversion time does not suppress it.
         conspicuity: factor on the tumour's z in T2 and FLAIR.
     """
 
@@ -50,25 +51,26 @@ class Scanner:
     dose: Range
     gain: Range
     grey: Range
+    flair_csf: Range
     conspicuity: Range
 
 
 SCANNERS = {
     "alder": Scanner(
-        gamma=(0.95, 1.1), bias=(0.1, 0.15), snr=(32, 40), slice_mm=(1, 1.5), slice_axis=2,
-        dose=(1.0, 1.15), gain=(900, 1200), grey=(0.95, 1.1), conspicuity=(1.0, 1.15),
+        gamma=(0.95, 1.1), bias=(0.1, 0.15), snr=(32, 40), slice_mm=(1, 1.5), slice_axis=2, dose=(1.1, 1.25),
+        gain=(900, 1200), grey=(0.95, 1.1), flair_csf=(0.25, 0.35), conspicuity=(1.0, 1.15),
     ),
     "birch": Scanner(
-        gamma=(1.2, 1.4), bias=(0.15, 0.25), snr=(25, 32), slice_mm=(3, 4), slice_axis=2,
-        dose=(1.15, 1.35), gain=(250, 400), grey=(1.2, 1.5), conspicuity=(1.0, 1.2),
+        gamma=(1.2, 1.4), bias=(0.15, 0.2), snr=(28, 34), slice_mm=(3, 4), slice_axis=2, dose=(1.25, 1.45),
+        gain=(250, 400), grey=(1.2, 1.5), flair_csf=(0.15, 0.25), conspicuity=(1.0, 1.2),
     ),
     "cedar": Scanner(
-        gamma=(0.7, 0.8), bias=(0.25, 0.4), snr=(18, 24), slice_mm=(4, 5.5), slice_axis=2,
-        dose=(0.8, 1.0), gain=(2000, 3000), grey=(0.6, 0.8), conspicuity=(0.75, 0.95),
+        gamma=(0.7, 0.8), bias=(0.2, 0.3), snr=(22, 28), slice_mm=(3.5, 5.5), slice_axis=2, dose=(1.0, 1.2),
+        gain=(2000, 3000), grey=(0.5, 0.7), flair_csf=(0.55, 0.7), conspicuity=(0.75, 0.95),
     ),
     "dogwood": Scanner(
-        gamma=(0.9, 1.3), bias=(0.3, 0.4), snr=(16, 22), slice_mm=(3, 5), slice_axis=0,
-        dose=(0.55, 0.75), gain=(80, 150), grey=(0.7, 1.3), conspicuity=(0.75, 0.95),
+        gamma=(0.9, 1.3), bias=(0.25, 0.4), snr=(18, 25), slice_mm=(3, 5), slice_axis=0, dose=(0.65, 0.85),
+        gain=(80, 150), grey=(0.7, 1.3), flair_csf=(0.75, 0.9), conspicuity=(0.75, 0.95),
     ),
 }  # fmt: skip
 
@@ -84,19 +86,22 @@ def acquire(
     spots = look.spots * np.clip(smooth_noise(shape, 5 / voxel, rng) - 0.8, 0, 1.5)
     vessels = np.clip(smooth_noise(shape, 6 / voxel, rng) - 1.3, 0, 1) * tissue[2] * (shares.sum(0) < 0.1)
     dose, conspicuity, grey = (rng.uniform(*span) for span in (scanner.dose, scanner.conspicuity, scanner.grey))
+    flair_csf = rng.uniform(*scanner.flair_csf)
     thickness, bias = rng.uniform(*scanner.slice_mm), rng.uniform(*scanner.bias)
     healthy = brain.mask & (mask == 0)
 
     images = {}
     for name in MODALITIES:
         white_signal, grey_signal, csf_signal = TISSUE[name]
-        levels = np.array([white_signal, white_signal + grey * (grey_signal - white_signal), csf_signal], np.float32)
+        if name == "flair":
+            csf_signal = flair_csf
+        grey_signal = white_signal + grey * (grey_signal - white_signal)
+        levels = np.array([white_signal, grey_signal, csf_signal], np.float32)
         signal = np.tensordot(levels, tissue, 1)  # (X, Y, Z)
         mean = float(signal[healthy].mean())
         snr = rng.uniform(*scanner.snr)
-        std = float(
-            np.sqrt(signal[healthy].var() + (mean / snr) ** 2 + (mean * bias / 2) ** 2)
-        )  # of the finished image
+        # deviation of the finished image: anatomy, noise and bias
+        std = float(np.sqrt(signal[healthy].var() + (mean / snr) ** 2 + (mean * bias / 2) ** 2))
         z = np.zeros(shape, np.float32)
         for region, share in zip((CORE, EDEMA, ENHANCING), shares, strict=True):
             z += share * _region_z(region, name, look, dose, conspicuity)

@@ -1,0 +1,96 @@
+"""Local training: reproducible to the bit, on schedule, and moving nothing that it must not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from client.site import Site
+from client.training import Job, learning_rate, round_job, train
+from shared_model.config import TrainingConfig
+from shared_model.network import build_network
+from shared_model.parameters import Tensors, digest, shared_state, trained_names
+from tests.federation import Cohort, small_simulation
+
+PLAN = small_simulation().plan
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def alder(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return Site(cohort.configs(tmp_path_factory.mktemp("sites"))[0], PLAN, "0123456789abcdef")
+
+
+def trained(site: Site, job: Job) -> tuple[Tensors, Tensors]:
+    """Weights before and after."""
+    torch.manual_seed(0)
+    network = build_network(PLAN.model, PLAN.tasks)
+    before = shared_state(network)
+    train(network, site.training_cases, job, CPU)
+    return before, shared_state(network)
+
+
+def test_the_same_seeds_give_the_same_bits_and_others_do_not(alder: Site) -> None:
+    job = round_job(PLAN, PLAN.tasks, "alder", 1, {})
+    first = digest(trained(alder, job)[1])
+    torch.rand(7)
+    np.random.rand(7)
+    assert digest(trained(alder, job)[1]) == first
+    assert digest(trained(alder, round_job(PLAN, PLAN.tasks, "birch", 1, {}))[1]) != first
+    assert digest(trained(alder, round_job(PLAN, PLAN.tasks, "alder", 2, {}))[1]) != first
+
+
+def test_only_the_tasks_parameters_move(alder: Site) -> None:
+    before, after = trained(alder, round_job(PLAN, ("wt", "idh"), "alder", 1, {}))
+    names = trained_names(before, ("wt", "idh"))
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert moved <= set(names)
+    assert {"heads.wt.weight", "backbone.encoder1.layer.conv1.conv.weight"} <= moved
+    assert not {name for name in moved if name.startswith(("heads.codeletion", "heads.grade", "heads.tc", "heads.et"))}
+
+
+def test_a_strong_proximal_term_holds_the_weights_back(alder: Site) -> None:
+    def distance(mu: float) -> float:
+        job = Job(PLAN, ("wt",), "alder", first_step=0, steps=3, batch_size=1, proximal=mu)
+        before, after = trained(alder, job)
+        return float(np.sqrt(sum(((after[name] - before[name]) ** 2).sum() for name in before)))
+
+    assert distance(1000.0) < 0.9 * distance(0.0)
+
+
+def test_the_schedule_by_hand() -> None:
+    config = TrainingConfig(learning_rate=1.0, warmup_steps=4)
+    assert [learning_rate(config, step, 104) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert learning_rate(config, 54, 104) == pytest.approx(0.01 + 0.99 / 2)
+    assert learning_rate(config, 104, 104) == pytest.approx(0.01)
+
+
+def test_rounds_continue_one_schedule() -> None:
+    job = round_job(PLAN, ("wt",), "alder", 3, {"mu": 0.5})
+    assert (job.first_step, job.steps, job.proximal) == (2 * PLAN.training.local_steps, PLAN.training.local_steps, 0.5)
+
+
+def test_every_step_ticks(alder: Site) -> None:
+    ticks: list[int] = []
+    network = build_network(PLAN.model, PLAN.tasks)
+    job = Job(PLAN, ("wt",), "alder", first_step=0, steps=3, batch_size=1)
+    train(network, alder.training_cases, job, CPU, lambda: ticks.append(1))
+    assert len(ticks) == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_training_on_cuda_lowers_the_loss_under_mixed_precision(alder: Site) -> None:
+    network = build_network(PLAN.model, PLAN.tasks)
+    device = torch.device("cuda")
+    first = train(network, alder.training_cases, Job(PLAN, ("wt",), "alder", 0, 2, 2), device)
+    last = train(network, alder.training_cases, Job(PLAN, ("wt",), "alder", 0, 20, 2), device)
+    assert last < first
+
+
+def test_the_split_is_by_patient_stable_and_keeps_both_parts(alder: Site, tmp_path: Path) -> None:
+    training, held_out = alder.cases
+    assert not {case.patient for case in training} & {case.patient for case in held_out}
+    assert len(held_out) == round(0.2 * 8)
+    again = Site(alder.config, PLAN, "f" * 16).cases
+    assert [case.id for case in again[1]] == [case.id for case in held_out]

@@ -1,0 +1,225 @@
+"""A real round: four unlike sites train, and the aggregate is what it should be, to the bit."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from client.site import Site
+from client.training import round_job, train
+from server.store import RunStore
+from shared_model import wire
+from shared_model.checkpoint import MODEL
+from shared_model.config import Plan
+from shared_model.errors import RunError
+from shared_model.network import build_network
+from shared_model.parameters import Tensors, group_of, load_shared, shared_state
+from tests.federation import Cohort, InProcess, changed, federate, small_simulation, start
+
+PLAN: Plan = small_simulation(rounds=1).plan
+
+
+@pytest.fixture(scope="module")
+def finished(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunStore, Path, dict[str, Tensors]]:
+    """A finished round, its folder, and what each site sent."""
+    folder = tmp_path_factory.mktemp("round")
+    sent: dict[str, Tensors] = {}
+
+    def note(header: wire.Header, tensors: Tensors) -> tuple[str, Tensors]:
+        if isinstance(header, wire.Update):
+            sent[header.site] = tensors
+        return wire.encode(header), tensors
+
+    configs = cohort.configs(folder / "sites")
+    store = start(folder / "run", PLAN)
+    federate(store, InProcess(configs, tamper={config.site: note for config in configs}))
+    return store, folder, sent
+
+
+def heads(tensors: Tensors, task: str) -> list[str]:
+    return [name for name in tensors if group_of(name) == task]
+
+
+def test_a_head_without_labels_at_a_site_is_not_sent_and_is_averaged_over_the_others(finished: Any) -> None:
+    store, _, sent = finished
+    final, cases = store.model(1), {terms.site: terms.cases for terms in store.terms()[0]}
+    for task, absent in (("codeletion", "birch"), ("tc", "cedar"), ("et", "cedar")):
+        names = heads(final, task)
+        assert names
+        assert not set(names) & set(sent[absent])
+        others = [site for site in sorted(sent) if site != absent]
+        weights = [cases[site][task] for site in others]
+        for name in names:
+            stack = np.stack([sent[site][name].astype(np.float64) for site in others])
+            mean = np.tensordot(weights, stack, axes=1) / sum(weights)
+            np.testing.assert_allclose(final[name], mean, rtol=1e-6, atol=1e-9)
+            assert not np.array_equal(final[name], store.model(0)[name])
+
+
+def test_a_head_that_a_site_does_not_train_stays_bit_identical_through_its_training(
+    cohort: Cohort, tmp_path: Path
+) -> None:
+    store = start(tmp_path / "run", PLAN)
+    birch = next(config for config in cohort.configs(tmp_path / "sites") if config.site == "birch")
+    site = Site(birch, PLAN, "0123456789abcdef")
+    network = build_network(PLAN.model, PLAN.tasks)
+    received = store.model(0)
+    load_shared(network, received)
+    train(network, site.training_cases, round_job(PLAN, site.tasks, "birch", 1, {}), torch.device("cpu"))
+    after = shared_state(network)
+    for name in heads(after, "codeletion"):
+        assert after[name].tobytes() == received[name].tobytes()
+    assert any(not np.array_equal(after[name], received[name]) for name in heads(after, "idh"))
+
+
+def test_the_trunk_is_weighted_by_cases_with_any_label(finished: Any) -> None:
+    store, _, sent = finished
+    cases = {terms.site: terms.cases["trunk"] for terms in store.terms()[0]}
+    name = "backbone.encoder1.layer.conv1.conv.weight"
+    stack = np.stack([sent[site][name].astype(np.float64) for site in sorted(sent)])
+    weights = [cases[site] for site in sorted(sent)]
+    np.testing.assert_allclose(
+        store.model(1)[name], np.tensordot(weights, stack, 1) / sum(weights), rtol=1e-6, atol=1e-9
+    )
+
+
+def test_the_order_of_arrival_changes_no_bit(finished: Any, cohort: Cohort, tmp_path: Path) -> None:
+    store, folder, _ = finished
+    again = start(tmp_path / "run", PLAN)
+    backwards = InProcess(cohort.configs(tmp_path / "sites"), order=lambda nodes: sorted(nodes, reverse=True))
+    federate(again, backwards, closing=False)
+    assert (again.model_folder(1) / MODEL).read_bytes() == (store.model_folder(1) / MODEL).read_bytes()
+
+
+def poisoned(tensors: Tensors, value: float) -> Tensors:
+    name = sorted(tensors)[0]
+    spoiled = tensors[name].copy()
+    spoiled.flat[0] = value
+    return {**tensors, name: spoiled}
+
+
+def reshaped(tensors: Tensors) -> Tensors:
+    name = sorted(tensors)[0]
+    return {**tensors, name: np.append(tensors[name].ravel(), np.float32(0))}
+
+
+def claiming(update: wire.Update, count: int) -> wire.Update:
+    return update.model_copy(update={"cases": {**update.cases, "trunk": count}})
+
+
+FAULTS = {
+    "NaN": (lambda u, t: (u, poisoned(t, float("nan"))), "NaN or infinity"),
+    "infinity": (lambda u, t: (u, poisoned(t, float("inf"))), "NaN or infinity"),
+    "shape": (lambda u, t: (u, reshaped(t)), "has shape"),
+    "dtype": (lambda u, t: (u, {name: value.astype(np.float64) for name, value in t.items()}), "float64"),
+    "name": (lambda u, t: (u, {**t, "backdoor": np.zeros(1, np.float32)}), "backdoor"),
+    "missing": (lambda u, t: (u, dict(list(t.items())[1:])), "is missing"),
+    "count 1e9": (lambda u, t: (claiming(u, 10**9), t), "1000000000 cases"),
+    "count -450": (lambda u, t: (claiming(u, -450), t), "-450 cases"),
+    "stale round": (lambda u, t: (u.model_copy(update={"round": 0}), t), "another base"),
+    "other site": (lambda u, t: (u.model_copy(update={"site": "birch"}), t), "signs as 'birch'"),
+}
+
+
+@pytest.fixture(scope="module")
+def answered(finished: Any, cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """State folders of sites that have answered round 1 and not yet closed the run: they answer at once."""
+    folder = tmp_path_factory.mktemp("answered")
+
+    def stop(name: str, facts: dict[str, Any]) -> None:
+        if name == "committed":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        federate(start(folder / "run", PLAN), InProcess(cohort.configs(folder / "sites")), stop)
+    return folder / "sites"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_sites_fault_is_refused_by_name_and_the_round_goes_on(
+    fault: str, answered: Path, cohort: Cohort, tmp_path: Path
+) -> None:
+    change, reason = FAULTS[fault]
+    shutil.copytree(answered, tmp_path / "sites", symlinks=True)
+    store = start(tmp_path / "run", PLAN)
+    transport = InProcess(cohort.configs(tmp_path / "sites"), tamper={"dogwood": changed(change)})
+    events = federate(store, transport, closing=False)
+    (refused,) = events.of("refused")
+    assert refused["site"] == "dogwood"
+    assert reason in refused["reason"]
+    record = store.record(1)
+    assert sorted(record["sites"]) == ["alder", "birch", "cedar"]
+    assert record["refused"] == [{"site": "dogwood", "reason": refused["reason"]}]
+    assert all(np.isfinite(value).all() for value in store.model(1).values())
+
+
+def test_a_silent_site_is_named_absent(answered: Path, cohort: Cohort, tmp_path: Path) -> None:
+    shutil.copytree(answered, tmp_path / "sites", symlinks=True)
+    store = start(tmp_path / "run", PLAN)
+    transport = InProcess(cohort.configs(tmp_path / "sites"))
+
+    def silence(name: str, facts: dict[str, Any]) -> None:
+        if name == "round":
+            transport.silent = ("cedar",)
+
+    federate(store, transport, silence, closing=False)
+    assert [row["site"] for row in store.record(1)["absent"]] == ["cedar"]
+
+
+def test_too_few_updates_end_the_run_and_what_was_admitted_is_not_asked_again(
+    answered: Path, cohort: Cohort, tmp_path: Path
+) -> None:
+    shutil.copytree(answered, tmp_path / "sites", symlinks=True)
+    store = start(tmp_path / "run", PLAN)
+    bad = changed(lambda u, t: (u, poisoned(t, float("nan"))))
+    configs = cohort.configs(tmp_path / "sites")
+    with pytest.raises(RunError, match="1 sites gave an update in round 1, the plan needs 2"):
+        federate(store, InProcess(configs, tamper={"birch": bad, "cedar": bad, "dogwood": bad}))
+    assert store.last_round() == 0
+    transport = InProcess(configs)
+    federate(store, transport, closing=False)
+    assert [nodes for nodes, header in transport.sent if isinstance(header, wire.Work)] == [
+        ("birch", "cedar", "dogwood")
+    ]
+    assert sorted(store.record(1)["sites"]) == ["alder", "birch", "cedar", "dogwood"]
+
+
+class Killed(Exception):
+    """Stands for a kill at a chosen moment."""
+
+
+@pytest.mark.parametrize("moment", ["opened", "round", "reply", "committed"])
+def test_a_run_that_stops_anywhere_ends_in_the_same_bytes(
+    moment: str, finished: Any, cohort: Cohort, tmp_path: Path
+) -> None:
+    store, _, _ = finished
+
+    def stop(name: str, facts: dict[str, Any]) -> None:
+        if name == moment:
+            raise Killed
+
+    broken = start(tmp_path / "run", PLAN)
+    with pytest.raises(Killed):
+        federate(broken, InProcess(cohort.configs(tmp_path / "sites")), stop)
+    federate(broken, InProcess(cohort.configs(tmp_path / "sites")), closing=False)
+    assert (broken.model_folder(1) / MODEL).read_bytes() == (store.model_folder(1) / MODEL).read_bytes()
+
+
+def test_a_site_sends_its_answer_again_instead_of_making_it_again(
+    answered: Path, cohort: Cohort, tmp_path: Path
+) -> None:
+    shutil.copytree(answered, tmp_path / "sites", symlinks=True)
+    configs = cohort.configs(tmp_path / "sites")
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "sites").glob("*/answers/*/*/*.safetensors")}
+    assert len(kept) == len(configs)
+    store = start(tmp_path / "run", PLAN)
+
+    def unchanged(name: str, facts: dict[str, Any]) -> None:
+        if name == "committed":
+            assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+    federate(store, InProcess(configs), unchanged)
+    assert not list((tmp_path / "sites").glob("*/answers/*"))

@@ -1,0 +1,125 @@
+"""The command on Flower's real engine: a whole run, a killed one that resumes to the same bytes, and no network."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from server.simulation.reaper import MARK
+from server.summary import read_summary
+from shared_model.checkpoint import MODEL, read_model
+from tests.federation import Cohort, small_simulation
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS = 180
+
+
+def command(*arguments: str, launcher: tuple[str, ...] = ()) -> list[str]:
+    return [*launcher, sys.executable, "-m", "server.simulation.cli", *arguments]
+
+
+def run(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments, launcher=launcher), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
+
+
+def prepare_run(cohort: Cohort, folder: Path) -> Path:
+    """A run folder that `--resume` takes up from the start, with the cohort in it; saves generating it."""
+    for site in cohort.sites:
+        shutil.copytree(cohort.folder / site.name, folder / "cohort" / site.name)
+    simulation = small_simulation().model_dump(mode="json")
+    (folder / "simulation.json").write_text(json.dumps({"simulation": simulation, "baselines": False}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, trained where there is no network but loopback, if this machine allows that."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    run_folder = prepare_run(cohort, folder / "run")
+    result = run("--resume", str(run_folder), launcher=loopback_only())
+    assert result.returncode == 0, result.stdout + result.stderr
+    return run_folder
+
+
+def loopback_only() -> tuple[str, ...]:
+    """What starts a command in a network namespace with loopback alone; empty where that is not allowed."""
+    launcher = ("unshare", "--net", "--map-root-user", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+    if not shutil.which("unshare") or not shutil.which("ip"):
+        return ()
+    allowed = subprocess.run([*launcher, "true"], capture_output=True).returncode == 0
+    return launcher if allowed else ()
+
+
+def test_a_run_needs_no_network(unbroken: Path) -> None:
+    if not loopback_only():
+        pytest.skip("this machine allows no network namespace: unshare or ip is missing or forbidden")
+    assert (unbroken / "report.html").exists()
+
+
+def test_a_run_leaves_what_it_promises(unbroken: Path) -> None:
+    summary = read_summary(unbroken / "summary.json")
+    assert summary.synthetic
+    assert [site.name for site in summary.sites] == ["alder", "birch", "cedar", "dogwood"]
+    assert [row.index for row in summary.rounds] == [1, 2]
+    assert all(row.present == ("alder", "birch", "cedar", "dogwood") for row in summary.rounds)
+    assert summary.totals.bytes_up > 0
+    assert [way.name for way in summary.ways] == ["federated"]
+    assert "synthetic" in (unbroken / "report.html").read_text()
+    manifest = json.loads((unbroken / "manifest.json").read_bytes())
+    assert manifest["about"]["synthetic"] is True
+    assert read_model(unbroken)
+    assert len(list((unbroken / "segmentations").glob("*.nii.gz"))) == summary.test_cases
+    assert not list((unbroken / "sites").glob("*/errors.log"))
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert process.poll() is None, "the run ended before the moment came"
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def of_run(mark_holder: psutil.Process) -> set[int]:
+    """Processes that carry the run's mark."""
+    marks = {child.environ().get(MARK) for child in mark_holder.children(recursive=True)} - {None}
+    return {process.pid for process in psutil.process_iter() if _environment(process).get(MARK) in marks}
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
+@pytest.mark.parametrize("moment", ["federation/spool/0001/*/header.json", "federation/rounds/0001/record.json"])
+def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_bytes(
+    moment: str, unbroken: Path, cohort: Cohort, tmp_path: Path
+) -> None:
+    folder = prepare_run(cohort, tmp_path / "run")
+    with subprocess.Popen(
+        command("--resume", str(folder)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        wait_until(lambda: bool(list(folder.glob(moment))), process)
+        members = of_run(psutil.Process(process.pid))
+        assert len(members) > 4
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in members if psutil.pid_exists(pid)], timeout=10)
+    assert alive == []
+    assert not (folder / "model.safetensors").exists()
+
+    result = run("--resume", str(folder))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (folder / MODEL).read_bytes() == (unbroken / MODEL).read_bytes()

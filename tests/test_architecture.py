@@ -1,0 +1,94 @@
+"""The import rules, and what must not stand anywhere in the product."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("shared_model", "client", "server")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def importers(package: str) -> set[str]:
+    """Files that import a package, as paths below the root."""
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in FILES
+        if any(name == package or name.startswith(f"{package}.") for name in imports(path))
+    }
+
+
+def outside(files: set[str], *allowed: str) -> list[str]:
+    return sorted(file for file in files if not file.startswith(allowed))
+
+
+def test_there_are_files_to_check() -> None:
+    assert len(FILES) > 30
+    assert "server/app.py" in importers("flwr")
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"),
+    [
+        ("flwr", ("client/app.py", "server/app.py", "server/simulation/engine.py")),
+        ("ray", ()),
+        ("opacus", ()),
+        ("grpc", ()),
+        ("monai", ("shared_model/network/", "shared_model/inference.py", "client/data/")),
+        ("client", ("client/", "server/simulation/")),
+        ("server", ("server/",)),
+        ("nilearn", ("client/data/phantom/",)),
+        ("matplotlib", ("server/plots.py",)),
+        ("jinja2", ("server/report.py",)),
+        ("typer", ("server/simulation/cli.py",)),
+        ("psutil", ("server/simulation/reaper.py",)),
+    ],
+)
+def test_a_package_is_imported_only_where_it_belongs(package: str, allowed: tuple[str, ...]) -> None:
+    found = importers(package)
+    assert (outside(found, *allowed) if allowed else sorted(found)) == []
+
+
+def test_the_shared_model_imports_neither_side() -> None:
+    assert outside(importers("client") | importers("server"), "client/", "server/") == []
+
+
+def test_the_client_never_imports_the_server() -> None:
+    assert [file for file in importers("server") if file.startswith("client/")] == []
+
+
+@pytest.mark.parametrize("module", ["pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"])
+def test_nothing_pickles(module: str) -> None:
+    assert importers(module) == set()
+
+
+def test_tensors_are_loaded_without_objects() -> None:
+    loads = re.compile(r"torch\.load\((?![^)]*weights_only=True)")
+    arrays = re.compile(r"np\.load\((?![^)]*allow_pickle=False)")
+    for path in FILES:
+        assert not loads.search(path.read_text()), path
+        assert not arrays.search(path.read_text()), path
+
+
+def test_the_network_is_reached_by_flower_alone() -> None:
+    for module in ("requests", "urllib", "urllib3", "httpx", "http", "socket", "ftplib"):
+        assert importers(module) == set(), module
+
+
+def test_our_benchmarks_are_the_ones_imported() -> None:
+    import benchmarks
+
+    assert Path(str(benchmarks.__file__)).is_relative_to(ROOT)
