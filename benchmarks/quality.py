@@ -15,6 +15,8 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +87,6 @@ def region_dice(results: Results, way: str, region: str) -> np.ndarray:
     return np.array([np.nan if row.empty else row.dice for row in rows])
 
 
-def mean_dice(results: Results, way: str) -> Value:
-    """Mean over the three regions of the mean Dice."""
-    single = [_masked_mean(region_dice(results, way, region.name)) for region in REGIONS]
-    return lambda weights: np.mean([value(weights) for value in single], axis=0)
-
-
 def class_auc(results: Results, way: str, task: str) -> Value:
     """AUC of mutant, of codeleted, of grade 4; 1p/19q within IDH-mutant, where alone it is a question."""
     cases = results[way]
@@ -121,62 +117,64 @@ def bound(values: Sequence[Value], counts: Sequence[int], seed: int) -> tuple[fl
     return float(mean[0]), float(low), float(high)
 
 
-Make = Callable[[Results, dict[str, tuple[str, ...]]], Value]
+Tasks = dict[str, tuple[str, ...]]
+"""Site -> the tasks that it has labels for."""
+Measure = Callable[[Results, Tasks], Value]
+MEAN_LOCAL = "mean local"
 
 
-def ratio(first: Value, second: Value) -> Value:
-    return lambda weights: first(weights) / second(weights)
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: what is measured, how, and the least lower bound where one is asked for."""
+
+    title: str
+    measure: Measure
+    floor: float | None = None
 
 
-def difference(first: Value, second: Value) -> Value:
-    return lambda weights: first(weights) - second(weights)
-
-
-def _of_task(results: Results, way: str, task: str) -> Value:
+def value_of(task: str, way: str, results: Results, tasks: Tasks) -> Value:
+    """Dice or AUC of one way of training; `mean local` is over the sites that have the task's labels."""
+    if way == MEAN_LOCAL:
+        return mean_of([value_of(task, local(site), results, tasks) for site in tasks if task in tasks[site]])
     if TASKS[task].is_region:
         return _masked_mean(region_dice(results, way, task))
     return class_auc(results, way, task)
 
 
-def _mean_local(results: Results, tasks: dict[str, tuple[str, ...]], task: str) -> Value:
-    """Over the sites that have the task's labels."""
-    return mean_of([_of_task(results, local(site), task) for site, known in tasks.items() if task in known])
+def mean_dice(way: str, results: Results, tasks: Tasks) -> Value:
+    """Mean over the three regions of their mean Dice."""
+    return mean_of([value_of(region.name, way, results, tasks) for region in REGIONS])
 
 
-def rows() -> list[tuple[str, Make, float | None]]:
-    """What is measured: title, how, and the least lower bound where one is asked for."""
-    table: list[tuple[str, Make, float | None]] = [
-        (
-            "federated / centralised, mean Dice",
-            lambda r, t: ratio(mean_dice(r, FEDERATED), mean_dice(r, CENTRALISED)),
-            0.98,
-        ),
-        (
-            "federated - averaged local, mean Dice",
-            lambda r, t: difference(mean_dice(r, FEDERATED), mean_dice(r, AVERAGED_LOCAL)),
-            None,
-        ),
+def difference_of(first: Measure, second: Measure, results: Results, tasks: Tasks) -> Value:
+    a, b = first(results, tasks), second(results, tasks)
+    return lambda weights: a(weights) - b(weights)
+
+
+def ratio_of(first: Measure, second: Measure, results: Results, tasks: Tasks) -> Value:
+    a, b = first(results, tasks), second(results, tasks)
+    return lambda weights: a(weights) / b(weights)
+
+
+def lines() -> list[Line]:
+    """The whole table."""
+    federated = partial(mean_dice, FEDERATED)
+    table = [
+        Line("mean Dice, federated / centralised", partial(ratio_of, federated, partial(mean_dice, CENTRALISED)), 0.98)
     ]
+    for other in (CENTRALISED, AVERAGED_LOCAL):
+        table.append(
+            Line(f"mean Dice, federated - {other}", partial(difference_of, federated, partial(mean_dice, other)))
+        )
     for task in TASKS:
-        name = "Dice" if TASKS[task].is_region else "AUC"
-        floor = 0.03 if TASKS[task].is_region else None
-        auc_floor = 0.60 if task == "idh" else None
-        table += [
-            (f"{task} {name}, federated", lambda r, t, k=task: _of_task(r, FEDERATED, k), auc_floor),
-            (f"{task} {name}, centralised", lambda r, t, k=task: _of_task(r, CENTRALISED, k), None),
-            (f"{task} {name}, averaged local", lambda r, t, k=task: _of_task(r, AVERAGED_LOCAL, k), None),
-            (f"{task} {name}, mean local", lambda r, t, k=task: _mean_local(r, t, k), None),
-            (
-                f"{task} {name}, federated - mean local",
-                lambda r, t, k=task: difference(_of_task(r, FEDERATED, k), _mean_local(r, t, k)),
-                floor,
-            ),
-            (
-                f"{task} {name}, federated - centralised",
-                lambda r, t, k=task: difference(_of_task(r, FEDERATED, k), _of_task(r, CENTRALISED, k)),
-                None,
-            ),
-        ]
+        name = f"{task} {'Dice' if TASKS[task].is_region else 'AUC'}"
+        for way in (FEDERATED, CENTRALISED, AVERAGED_LOCAL, MEAN_LOCAL):
+            floor = 0.60 if (task, way) == ("idh", FEDERATED) else None
+            table.append(Line(f"{name}, {way}", partial(value_of, task, way), floor))
+        for way in (CENTRALISED, AVERAGED_LOCAL, MEAN_LOCAL):
+            both = partial(difference_of, partial(value_of, task, FEDERATED), partial(value_of, task, way))
+            floor = 0.03 if TASKS[task].is_region and way == MEAN_LOCAL else None
+            table.append(Line(f"{name}, federated - {way}", both, floor))
     return table
 
 
@@ -192,21 +190,21 @@ def main() -> int:
         print(f"seed {seed}", flush=True)
         found.append(results_of(run_seed(seed, arguments.out / str(seed))))
     counts = [len(results[FEDERATED]) for results, _ in found]
-    lines, reached = [], True
-    for title, make, floor in rows():
-        value, low, high = bound([make(results, tasks) for results, tasks in found], counts, seed=0)
-        met = floor is None or low >= floor
+    rows, reached = [], True
+    for line in lines():
+        value, low, high = bound([line.measure(results, tasks) for results, tasks in found], counts, seed=0)
+        met = line.floor is None or low >= line.floor
         reached &= met
-        lines.append({"what": title, "value": value, "low": low, "high": high, "floor": floor})
-        target = "" if floor is None else f"  lower bound >= {floor}: {'yes' if met else 'NO'}"
-        print(f"{title:<44} {value:7.3f}  {low:7.3f} to {high:7.3f}{target}")
+        rows.append({"what": line.title, "value": value, "low": low, "high": high, "floor": line.floor})
+        target = "" if line.floor is None else f"  lower bound >= {line.floor}: {'yes' if met else 'NO'}"
+        print(f"{line.title:<46} {value:7.3f}  {low:7.3f} to {high:7.3f}{target}")
     report = {
         "synthetic": True,
         "seeds": list(arguments.seeds),
         "test_cases": counts,
         "seconds": time.monotonic() - started,
         "machine": f"{platform.machine()}, torch {torch.__version__}",
-        "rows": lines,
+        "rows": rows,
     }
     (arguments.out / "quality.json").write_text(json.dumps(report, indent=1) + "\n")
     print("Synthetic cases: these numbers show that the software works, and nothing of glioma.")

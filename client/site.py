@@ -1,4 +1,4 @@
-"""One hospital: what it answers to an opening, to work and to a closing. Flower is not known here; app.py is its door."""
+"""One hospital: what it answers to an opening, to work and to a closing. No Flower here; app.py is the door."""
 
 import hashlib
 import time

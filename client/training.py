@@ -17,7 +17,8 @@ from client.data.loading import LoadedCase, TrainingCrops
 from shared_model.config import Plan, TrainingConfig
 from shared_model.losses import multi_task_loss
 from shared_model.network import MTSUNet
-from shared_model.parameters import trained_names
+from shared_model.parameters import CLASS_TRUNK, group_of, trained_names
+from shared_model.tasks import TASKS
 
 FORCED_SHARE = 0.5
 """Share of all steps over which the gate moves from the true mask to the network's own prediction."""
@@ -52,17 +53,17 @@ def round_job(plan: Plan, tasks: tuple[str, ...], name: str, index: int, setting
     return Job(plan, tasks, name, (index - 1) * steps, steps, plan.training.batch_size, settings.get("mu", 0.0))
 
 
-def learning_rate(config: TrainingConfig, step: int, total: int) -> float:
-    """Linear warm-up to the peak, then cosine to a hundredth of it.
+def schedule(config: TrainingConfig, step: int, total: int) -> float:
+    """Learning rate as a share of its peak: linear warm-up to 1, then cosine to a hundredth.
 
     Args:
         step: steps done before this one, over all rounds.
         total: steps of the whole run.
     """
     if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
+        return (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
-    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
 def train(
@@ -86,13 +87,13 @@ def train(
     network.to(device).train()
     trained = _freeze_others(network, job.tasks)
     anchors = [value.detach().clone() for value in trained] if job.proximal else []
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = _optimizer(network, config)
     order = _endless(len(cases), rng)
     losses = []
     for step in range(job.first_step, job.first_step + job.steps):
         batch = crops.draw([cases[next(order)] for _ in range(job.batch_size)], rng).to(device)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step, total)
+            group["lr"] = group["peak"] * schedule(config, step, total)
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
             logits = network(
@@ -123,6 +124,18 @@ def _freeze_others(network: MTSUNet, tasks: tuple[str, ...]) -> list[nn.Paramete
     for name in names:
         parameters[name].requires_grad_(True)
     return [parameters[name] for name in names]
+
+
+def _optimizer(network: MTSUNet, config: TrainingConfig) -> torch.optim.Optimizer:
+    """AdamW over what is trainable, the class side with its own peak."""
+    sides: dict[bool, list[nn.Parameter]] = {False: [], True: []}
+    for name, parameter in sorted(network.named_parameters()):
+        if parameter.requires_grad:
+            group = group_of(name)
+            sides[group == CLASS_TRUNK or (group in TASKS and not TASKS[group].is_region)].append(parameter)
+    peaks = {False: config.learning_rate, True: config.class_learning_rate}
+    groups = [{"params": side, "peak": peaks[classes]} for classes, side in sides.items() if side]
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
 
 
 def _pull_to(anchors: list[torch.Tensor], trained: list[nn.Parameter], strength: float) -> None:

@@ -89,14 +89,16 @@ class Federation:
         self.transport.send(self.transport.nodes(), wire.encode(opening), {}, self._deadline())
         refused: Reasons = []
         for answer in self.transport.receive(self._deadline()):
+            site = answer.node
             try:
                 terms = self._expect(answer, wire.Terms)
+                site = terms.site
                 check_terms(terms, self.plan, self.run)
                 if terms.site in {known.site for known in self.terms.values()}:
                     raise RefusedError(f"a second node calls itself '{terms.site}'", "give each site its own name")
                 self.terms[answer.node] = terms
             except (RefusedError, WireError) as error:
-                refused.append({"site": answer.node, "reason": str(error)})
+                refused.append({"site": site, "reason": str(error)})
                 self.notify("refused", refused[-1])
         self._need(len(self.terms), "opened the run", refused)
         self.store.write_terms(list(self.terms.values()), refused)

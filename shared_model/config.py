@@ -82,6 +82,8 @@ class TrainingConfig(Config):
     """Voxels along the three axes; multiples of 32 with at least 64 along one, or the bottleneck is a single voxel."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
     """Peak of the schedule: linear warm-up, then cosine to a hundredth over all rounds."""
+    class_learning_rate: float = Field(1e-3, gt=0, le=1)
+    """The same for TAFE, CMD and the class heads, which see one label a case where a region sees a volume."""
     warmup_steps: int = Field(10, ge=0)
     """Steps of linear warm-up, counted over rounds."""
     weight_decay: float = Field(1e-5, ge=0)

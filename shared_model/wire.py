@@ -1,8 +1,8 @@
 """The messages between coordinator and site: a strict header and named tensors. No type names, no pickle.
 
 A run opens with Opening -> Terms, each round is Work -> Update, and Closing -> Evaluated ends it. A site that will not
-do what it is asked answers Refusal. `encode` gives a header as JSON text, the tensors travel beside it; `decode` accepts
-nothing that the schema does not name.
+do what it is asked answers Refusal. `encode` gives a header as JSON text, the tensors travel beside it; `decode`
+accepts nothing that the schema does not name.
 """
 
 import json

@@ -54,6 +54,7 @@ def test_there_are_files_to_check() -> None:
         ("matplotlib", ("server/plots.py",)),
         ("jinja2", ("server/report.py",)),
         ("typer", ("server/simulation/cli.py",)),
+        ("click", ("server/simulation/cli.py",)),
         ("psutil", ("server/simulation/reaper.py",)),
     ],
 )

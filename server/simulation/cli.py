@@ -3,12 +3,15 @@
 import server.simulation.environment  # noqa: F401  (before Flower, Ray and torch)
 
 # isort: split
+import os
 import sys
+import threading
 from importlib.resources import as_file, files
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
+import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -87,13 +90,29 @@ def simulate(
 
 def main() -> None:
     """Entry point: bad input and failed runs end with one line and a set exit code."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(simulate)
     try:
-        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command()(simulate)
-        app()
+        app(standalone_mode=False)
     except MtsunetError as error:
         print(f"mtsunet-simulate: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        _leave(error.exit_code)
+    except click.Abort:
+        print("mtsunet-simulate: stopped. Go on with --resume and the folder of the run.", file=sys.stderr)
+        _leave(130)
+    _leave(0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End now, also where a thread of Flower still waits for replies; what its processes leave, the reaper ends."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class Run:
         """
         started = time.monotonic()
         build(self.simulation.plan.aggregation)
-        prepared = prepare(self.simulation, self.folder, partial(self.observer.progress, "cohort"))
+        prepared = prepare(self.simulation, self.folder, self._bar("synthetic cohort"))
         cases = check(prepared, self.simulation, self.folder / "results" / "cache", self._bar("reading cases"))
         self._federate(prepared)
         if self.with_baselines:
@@ -174,7 +174,7 @@ class Run:
         return summary
 
     def _caveats(self, test_cases: int) -> tuple[str, ...]:
-        caveats = ["Not for clinical use."]
+        caveats = []
         if self.simulation.plan.synthetic:
             caveats.append("Every case is synthetic: the numbers show that the software works, and nothing of glioma.")
         if test_cases < FEW_TEST_CASES:

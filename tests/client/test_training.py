@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from client.site import Site
-from client.training import Job, learning_rate, round_job, train
+from client.training import Job, round_job, schedule, train
 from shared_model.config import TrainingConfig
 from shared_model.network import build_network
 from shared_model.parameters import Tensors, digest, shared_state, trained_names
@@ -60,10 +60,10 @@ def test_a_strong_proximal_term_holds_the_weights_back(alder: Site) -> None:
 
 
 def test_the_schedule_by_hand() -> None:
-    config = TrainingConfig(learning_rate=1.0, warmup_steps=4)
-    assert [learning_rate(config, step, 104) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert learning_rate(config, 54, 104) == pytest.approx(0.01 + 0.99 / 2)
-    assert learning_rate(config, 104, 104) == pytest.approx(0.01)
+    config = TrainingConfig(warmup_steps=4)
+    assert [schedule(config, step, 104) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert schedule(config, 54, 104) == pytest.approx(0.01 + 0.99 / 2)
+    assert schedule(config, 104, 104) == pytest.approx(0.01)
 
 
 def test_rounds_continue_one_schedule() -> None:

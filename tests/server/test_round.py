@@ -87,7 +87,7 @@ def test_the_trunk_is_weighted_by_cases_with_any_label(finished: Any) -> None:
 
 
 def test_the_order_of_arrival_changes_no_bit(finished: Any, cohort: Cohort, tmp_path: Path) -> None:
-    store, folder, _ = finished
+    store, _, _ = finished
     again = start(tmp_path / "run", PLAN)
     backwards = InProcess(cohort.configs(tmp_path / "sites"), order=lambda nodes: sorted(nodes, reverse=True))
     federate(again, backwards, closing=False)
@@ -187,7 +187,7 @@ def test_too_few_updates_end_the_run_and_what_was_admitted_is_not_asked_again(
     assert sorted(store.record(1)["sites"]) == ["alder", "birch", "cedar", "dogwood"]
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a kill at a chosen moment."""
 
 
@@ -199,10 +199,10 @@ def test_a_run_that_stops_anywhere_ends_in_the_same_bytes(
 
     def stop(name: str, facts: dict[str, Any]) -> None:
         if name == moment:
-            raise Killed
+            raise KilledError
 
     broken = start(tmp_path / "run", PLAN)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         federate(broken, InProcess(cohort.configs(tmp_path / "sites")), stop)
     federate(broken, InProcess(cohort.configs(tmp_path / "sites")), closing=False)
     assert (broken.model_folder(1) / MODEL).read_bytes() == (store.model_folder(1) / MODEL).read_bytes()

@@ -74,14 +74,12 @@ def test_a_missing_file_and_bytes_that_are_no_text_are_refused(tmp_path: Path) -
         load_config(Plan, tmp_path / "bytes.yaml")
 
 
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-        lambda x: st.lists(x) | st.dictionaries(st.text(), x),
-    )
-)
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+
+
+@given(st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_any_value_is_taken_or_refused_by_name(values: object) -> None:
-    with pytest.raises(ConfigError, match="^source"):
+    with pytest.raises(ConfigError, match=r"^source"):
         parse_config(SimulationPlan, values, "source")
 
 
