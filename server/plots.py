@@ -43,6 +43,12 @@ def _clean(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
+def _say_synthetic(figure: Figure, summary: Summary) -> None:
+    """A figure may be cut out of its report, so it says by itself what it is drawn from."""
+    if summary.synthetic:
+        figure.suptitle("synthetic data", fontsize=8, color=INK, x=0.99, ha="right")
+
+
 def _value(rows: tuple[Row, ...], task: str) -> Row | None:
     """The task's main row, if it has a value."""
     for row in rows:
@@ -82,6 +88,7 @@ def learning_curves(summary: Summary) -> bytes:
         Line2D([], [], color=FAINT, linewidth=1, label="one site"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    _say_synthetic(figure, summary)
     return _png(figure)
 
 
@@ -112,6 +119,7 @@ def way_bars(summary: Summary) -> bytes:
     grid[0, 0].invert_yaxis()
     for axes in figure.axes[len(tasks) :]:
         axes.set_axis_off()
+    _say_synthetic(figure, summary)
     return _png(figure)
 
 

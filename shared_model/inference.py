@@ -10,6 +10,7 @@ from monai.inferers import sliding_window_inference
 from scipy import ndimage
 from torch import nn
 
+from shared_model.crops import crop_slices
 from shared_model.network import MTSUNet
 from shared_model.tasks import REGIONS
 
@@ -52,15 +53,10 @@ def tumour_centre(probability: np.ndarray) -> tuple[int, int, int]:
 
 
 def crop_at(image: torch.Tensor, centre: Sequence[int], crop: Sequence[int]) -> torch.Tensor:
-    """(C, D, H, W) -> (C, *crop): the box about `centre`, zero where it leaves the image."""
+    """(C, D, H, W) -> (C, *crop): the box about `centre` as in training, zero where the image is too small."""
     result = image.new_zeros((image.shape[0], *crop))
-    source, target = [slice(None)], [slice(None)]
-    for size, middle, width in zip(image.shape[1:], centre, crop, strict=True):
-        start = middle - width // 2
-        low, high = max(start, 0), min(start + width, size)
-        source.append(slice(low, high))
-        target.append(slice(low - start, high - start))
-    result[tuple(target)] = image[tuple(source)]
+    source, target = crop_slices(centre, image.shape[1:], crop)
+    result[:, *target] = image[:, *source]
     return result
 
 

@@ -23,6 +23,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from nibabel.spatialimages import HeaderDataError
 
 from client.data.manifest import Case
+from shared_model.crops import crop_slices
 from shared_model.errors import DataError
 from shared_model.tasks import CLASSES, MISSING, MODALITIES, REGIONS, Targets
 
@@ -354,9 +355,8 @@ class TrainingCrops:
             centre = rng.integers(0, size)
         else:
             centre = np.array(case.centre) + np.round(rng.uniform(-1, 1, 3) * np.array(self.crop) / 6).astype(int)
-        start = _placed(centre, size, self.crop)
-        image = _cut(case.image, start, self.crop).astype(np.float32)  # (4, *crop)
-        regions = _cut(case.regions, start, self.crop).astype(np.float32)  # (3, *crop)
+        image = _cut(case.image, centre, self.crop).astype(np.float32)  # (4, *crop)
+        regions = _cut(case.regions, centre, self.crop).astype(np.float32)  # (3, *crop)
         if anywhere and regions[0].sum() < case.tumor_voxels / 2:
             classes = np.full_like(classes, MISSING)
 
@@ -373,37 +373,9 @@ class TrainingCrops:
         return image, keep, regions, classes
 
 
-def tumor_centred_crop(image: np.ndarray, wt_probability: np.ndarray, crop: Crop) -> np.ndarray:
-    """The crop around a predicted tumour that the class heads see, padded with zeros where the volume ends.
-
-    Args:
-        image: (C, D, H, W).
-        wt_probability: (D, H, W); the crop's centre is the centre of mass of what exceeds 0.5, else its maximum.
-        crop: side lengths.
-
-    Returns:
-        (C, *crop), in the type of `image`.
-    """
-    inside = np.argwhere(wt_probability > 0.5)  # (N, 3)
-    if len(inside):
-        centre = np.round(inside.mean(0)).astype(int)
-    else:
-        centre = np.array(np.unravel_index(int(np.argmax(wt_probability)), wt_probability.shape))
-    return _cut(image, _placed(centre, np.array(image.shape[1:]), crop), crop)
-
-
-def _placed(centre: np.ndarray, size: np.ndarray, crop: Crop) -> np.ndarray:
-    """Start of a crop around `centre`, moved to stay in the volume; in the middle of an axis that is too short."""
-    room = size - np.array(crop)
-    return np.where(room >= 0, np.clip(centre - np.array(crop) // 2, 0, np.maximum(room, 0)), room // 2)
-
-
-def _cut(volume: np.ndarray, start: np.ndarray, crop: Crop) -> np.ndarray:
-    """(C, *crop) of a (C, D, H, W) volume from `start` on, with zeros where there is no volume."""
+def _cut(volume: np.ndarray, centre: np.ndarray, crop: Crop) -> np.ndarray:
+    """(C, *crop) of a (C, D, H, W) volume about `centre`, with zeros where the volume is too small."""
     out = np.zeros((volume.shape[0], *crop), volume.dtype)
-    low = np.maximum(start, 0)
-    high = np.minimum(start + np.array(crop), volume.shape[1:])
-    source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    target = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
+    source, target = crop_slices(centre, volume.shape[1:], crop)
     out[:, *target] = volume[:, *source]
     return out

@@ -32,12 +32,12 @@ def run(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Completed
     )
 
 
-def prepare_run(cohort: Cohort, folder: Path) -> Path:
+def prepare_run(cohort: Cohort, folder: Path, baselines: bool = False) -> Path:
     """A run folder that `--resume` takes up from the start, with the cohort in it; saves generating it."""
     for site in cohort.sites:
         shutil.copytree(cohort.folder / site.name, folder / "cohort" / site.name)
     simulation = small_simulation().model_dump(mode="json")
-    (folder / "simulation.json").write_text(json.dumps({"simulation": simulation, "baselines": False}))
+    (folder / "simulation.json").write_text(json.dumps({"simulation": simulation, "baselines": baselines}))
     return folder
 
 
@@ -45,7 +45,7 @@ def prepare_run(cohort: Cohort, folder: Path) -> Path:
 def unbroken(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, trained where there is no network but loopback, if this machine allows that."""
     folder = tmp_path_factory.mktemp("unbroken")
-    run_folder = prepare_run(cohort, folder / "run")
+    run_folder = prepare_run(cohort, folder / "run", baselines=True)
     result = run("--resume", str(run_folder), launcher=loopback_only())
     assert result.returncode == 0, result.stdout + result.stderr
     return run_folder
@@ -73,7 +73,10 @@ def test_a_run_leaves_what_it_promises(unbroken: Path) -> None:
     assert [row.index for row in summary.rounds] == [1, 2]
     assert all(row.present == ("alder", "birch", "cedar", "dogwood") for row in summary.rounds)
     assert summary.totals.bytes_up > 0
-    assert [way.name for way in summary.ways] == ["federated"]
+    locals_ = [f"local {site.name}" for site in summary.sites]
+    assert [way.name for way in summary.ways] == ["federated", "centralised", "averaged local", *locals_]
+    assert {row.task for row in summary.rows("local cedar")} == {"wt", "idh", "codeletion", "grade"}
+    assert all(comparison.first == "federated" for comparison in summary.comparisons)
     assert "synthetic" in (unbroken / "report.html").read_text()
     manifest = json.loads((unbroken / "manifest.json").read_bytes())
     assert manifest["about"]["synthetic"] is True
@@ -103,6 +106,27 @@ def _environment(process: psutil.Process) -> dict[str, str]:
         return {}
 
 
+def run_to_its_end(folder: Path, output: Path) -> bool:
+    """Resume a run; true if it ended well and left no process."""
+    members: set[int] = set()
+    with (
+        output.open("w") as file,
+        subprocess.Popen(command("--resume", str(folder)), cwd=ROOT, stdout=file, stderr=subprocess.STDOUT) as process,
+    ):
+        while process.poll() is None:
+            members |= of_run(psutil.Process(process.pid))
+            time.sleep(0.2)
+    assert process.returncode == 0, output.read_text()
+    assert len(members) > 4
+    return not still_alive(members)
+
+
+def still_alive(members: set[int]) -> list[psutil.Process]:
+    """Those that are there ten seconds later."""
+    there = [psutil.Process(pid) for pid in members if psutil.pid_exists(pid)]
+    return psutil.wait_procs(there, timeout=10)[1]
+
+
 @pytest.mark.parametrize("moment", ["federation/spool/0001/*/header.json", "federation/rounds/0001/record.json"])
 def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_bytes(
     moment: str, unbroken: Path, cohort: Cohort, tmp_path: Path
@@ -116,10 +140,8 @@ def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_bytes(
         assert len(members) > 4
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in members if psutil.pid_exists(pid)], timeout=10)
-    assert alive == []
+    assert still_alive(members) == []
     assert not (folder / "model.safetensors").exists()
 
-    result = run("--resume", str(folder))
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert run_to_its_end(folder, tmp_path / "output")
     assert (folder / MODEL).read_bytes() == (unbroken / MODEL).read_bytes()

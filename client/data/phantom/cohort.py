@@ -20,7 +20,7 @@ from shared_model.config import DataConfig, PhantomCohort
 from shared_model.errors import DataError
 from shared_model.tasks import TASKS
 
-VERSION = 2
+VERSION = 3
 """Raised when the same seed would give other bytes."""
 HEADER = ("case", "patient", "idh", "codel_1p19q", "grade_histologic", "grade_who2021", "absent", "mask")
 MISSING_MODALITIES = ("t1", "t2", "t1+t2")

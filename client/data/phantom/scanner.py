@@ -1,7 +1,8 @@
 """Four scanners, and how each turns tissue and tumour into images.
 
 Every tumour voxel is painted at a z against the patient's healthy brain; the medians of real cases are in REGION_Z.
-What differs between hospitals comes after: contrast dose, slice thickness, bias field, gamma, gain and Rician noise.
+What differs between hospitals comes after: contrast dose, how dark CSF is in FLAIR, what brain extraction leaves, slice
+thickness, bias field, gamma, gain and Rician noise.
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ REGION_Z = {
 }
 """z of each region, medians of 14 real BraTS cases."""
 
+FAT = 1.8
+"""Signal of what is left of the scalp, in brain means."""
+
 Range = tuple[float, float]
 
 
@@ -40,6 +44,7 @@ class Scanner:
         gain: digital units of a signal of 1.
         grey: factor on the contrast of grey against white matter.
         flair_csf: signal of CSF in FLAIR; high where the inversion time does not suppress it.
+        rim: how much of the scalp's bright fat the brain extraction leaves along the surface, 0 to 1.
         conspicuity: factor on the tumour's z in T2 and FLAIR.
     """
 
@@ -52,25 +57,26 @@ class Scanner:
     gain: Range
     grey: Range
     flair_csf: Range
+    rim: Range
     conspicuity: Range
 
 
 SCANNERS = {
     "alder": Scanner(
         gamma=(0.95, 1.1), bias=(0.1, 0.15), snr=(32, 40), slice_mm=(1, 1.5), slice_axis=2, dose=(1.1, 1.25),
-        gain=(900, 1200), grey=(0.95, 1.1), flair_csf=(0.25, 0.35), conspicuity=(1.0, 1.15),
+        gain=(900, 1200), grey=(0.95, 1.1), flair_csf=(0.25, 0.35), rim=(0, 0), conspicuity=(1.0, 1.15),
     ),
     "birch": Scanner(
         gamma=(1.2, 1.4), bias=(0.15, 0.2), snr=(28, 34), slice_mm=(3, 4), slice_axis=2, dose=(1.25, 1.45),
-        gain=(250, 400), grey=(1.2, 1.5), flair_csf=(0.15, 0.25), conspicuity=(1.0, 1.2),
+        gain=(250, 400), grey=(1.2, 1.5), flair_csf=(0.15, 0.25), rim=(0, 0), conspicuity=(1.0, 1.2),
     ),
     "cedar": Scanner(
-        gamma=(0.7, 0.8), bias=(0.2, 0.3), snr=(22, 28), slice_mm=(3.5, 5.5), slice_axis=2, dose=(1.0, 1.2),
-        gain=(2000, 3000), grey=(0.5, 0.7), flair_csf=(0.55, 0.7), conspicuity=(0.75, 0.95),
+        gamma=(0.7, 0.8), bias=(0.15, 0.25), snr=(24, 30), slice_mm=(3.5, 5.5), slice_axis=2, dose=(1.1, 1.3),
+        gain=(2000, 3000), grey=(0.5, 0.7), flair_csf=(0.45, 0.6), rim=(0.7, 1.0), conspicuity=(0.95, 1.1),
     ),
     "dogwood": Scanner(
         gamma=(0.9, 1.3), bias=(0.25, 0.4), snr=(18, 25), slice_mm=(3, 5), slice_axis=0, dose=(0.65, 0.85),
-        gain=(80, 150), grey=(0.7, 1.3), flair_csf=(0.75, 0.9), conspicuity=(0.75, 0.95),
+        gain=(80, 150), grey=(0.7, 1.3), flair_csf=(1.0, 1.15), rim=(0, 0), conspicuity=(0.85, 1.0),
     ),
 }  # fmt: skip
 
@@ -86,7 +92,8 @@ def acquire(
     spots = look.spots * np.clip(smooth_noise(shape, 5 / voxel, rng) - 0.8, 0, 1.5)
     vessels = np.clip(smooth_noise(shape, 6 / voxel, rng) - 1.3, 0, 1) * tissue[2] * (shares.sum(0) < 0.1)
     dose, conspicuity, grey = (rng.uniform(*span) for span in (scanner.dose, scanner.conspicuity, scanner.grey))
-    flair_csf = rng.uniform(*scanner.flair_csf)
+    flair_csf, left = rng.uniform(*scanner.flair_csf), rng.uniform(*scanner.rim)
+    rim = left * _surface(brain, mask) * np.clip(smooth_noise(shape, 25 / voxel, rng) + 0.5, 0, 1)
     thickness, bias = rng.uniform(*scanner.slice_mm), rng.uniform(*scanner.bias)
     healthy = brain.mask & (mask == 0)
 
@@ -109,6 +116,7 @@ def acquire(
         signal = signal * (1 - shares.sum(0)) + shares.sum(0) * mean + std * z
         if name == "t1ce":
             signal += 2.5 * dose * std * vessels
+        signal = signal * (1 - rim) + FAT * mean * rim
         sigma = thickness / 2.355 / voxel
         signal = ndimage.gaussian_filter1d(signal, sigma, axis=scanner.slice_axis)
         field = smooth_noise(shape, 70 / voxel, rng)
@@ -130,6 +138,12 @@ def _region_z(region: int, name: str, look: Look, dose: float, conspicuity: floa
     if region == ENHANCING and name == "t1ce":
         z *= dose
     return z * conspicuity if name in ("t2", "flair") else z
+
+
+def _surface(brain: Brain, mask: np.ndarray) -> np.ndarray:
+    """(X, Y, Z) bool: the outermost 3 mm of the brain, where there is no tumour."""
+    inner = ndimage.binary_erosion(brain.mask, iterations=max(1, round(3 / brain.voxel_mm)))
+    return brain.mask & ~inner & (mask == 0)
 
 
 def _shares(mask: np.ndarray, look: Look, voxel_mm: float) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.data.loading import CaseCache, Grid, LoadedCase, TrainingCrops, load_case, tumor_centred_crop
+from client.data.loading import CaseCache, Grid, LoadedCase, TrainingCrops, load_case
 from client.data.loading import write_segmentation as write
 from client.data.manifest import Case
 from shared_model.errors import DataError
@@ -342,18 +342,6 @@ def test_crops_without_the_tumour_teach_no_class() -> None:
         assert batch.targets.classes.tolist() == ([[1, 0, 2]] if inside else [[-1, -1, -1]])
         without += not inside
     assert 8 <= without <= 30  # a fifth lies anywhere, and few of those meet a corner
-
-
-def test_tumour_centred_crop() -> None:
-    image = np.arange(4 * 10 * 12 * 40, dtype=np.float32).reshape(4, 10, 12, 40)
-    probability = np.zeros((10, 12, 40), np.float32)
-    probability[4, 5, 28:33] = 0.9  # centre of mass at z = 30
-    out = tumor_centred_crop(image, probability, (16, 12, 8))
-    assert out.shape == (4, 16, 12, 8)
-    assert np.array_equal(out[:, 3:13], image[:, :, :, 26:34]) and not out[:, :3].any() and not out[:, 13:].any()
-    probability *= 0.1
-    probability[0, 0, 39] = 0.2  # nothing above a half: the maximum, moved to stay inside
-    assert np.array_equal(tumor_centred_crop(image, probability, (8, 8, 8)), image[:, :8, :8, 32:])
 
 
 def test_write_segmentation_refuses_other_labels(tmp_path: Path) -> None:
