@@ -1,16 +1,14 @@
 """Published predictions of a real cohort (van der Voort 2023, TCGA test set) give the AUCs that were published."""
 
 import csv
-import os
-from pathlib import Path
 
 import pytest
 
 from shared_model.metrics import auc
 from shared_model.scores import CaseResult, Row, SiteScores, score
 from shared_model.tasks import MISSING
+from tests.real import DATA
 
-DATA = Path(os.environ.get("MTSUNET_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 TABLE = DATA / "tables" / "PrognosAIs_test_predictions.csv"
 
 pytestmark = pytest.mark.skipif(not TABLE.is_file(), reason=f"no {TABLE}; set MTSUNET_DATA to the folder of real data")

@@ -1,6 +1,5 @@
 """The loader on real BraTS cases, read where they lie; without them these tests skip and say so."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from client.data.manifest import Case, read_cases
 from shared_model.config import DataConfig
 from shared_model.errors import DataError
 from shared_model.tasks import MODALITIES
+from tests.real import DATA
 
-DATA = Path(os.environ.get("MTSUNET_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 GLIOMA = DATA / "glioma-2mm"
 MISSING_MODALITY = DATA / "missing-modality" / "brats_2013_pat0002_1"
 
