@@ -116,7 +116,7 @@ class Site:
         network = self._network(base, work.base)
         evaluation = evaluate(network, self.held_out_cases, self.plan, self.tasks)
         job = round_job(self.plan, self.tasks, self.config.site, work.round, work.settings)
-        loss = train(network, self.training_cases, job, self.device)
+        trained = train(network, self.training_cases, job, self.device, self.answers.moments(work))
         state = shared_state(network)
         tensors = {name: state[name] for name in trained_names(state, self.tasks)}
         update = wire.Update(
@@ -126,10 +126,10 @@ class Site:
             site=self.config.site,
             cases=self.counts,
             evaluation=disclose(evaluation, self.config.minimum_cell),
-            loss=loss,
+            loss=trained.loss,
             seconds=time.monotonic() - started,
         )
-        self.answers.keep(work, update, tensors)
+        self.answers.keep(work, update, tensors, trained.moments)
         return update, tensors
 
     def close(self, closing: wire.Closing, final: Tensors) -> wire.Evaluated:

@@ -1,6 +1,7 @@
-"""What a site keeps between processes: its answers, each made once and sent again when asked again.
+"""What a site keeps between processes: its answers, made once and sent again when asked again, and AdamW's moments.
 
-answers/RUN/0004-<base digest>/   header.json, tensors.safetensors
+answers/RUN/0004-<base digest>/   header.json, tensors.safetensors: what was sent
+                                  moments.safetensors: for the next round; never sent
 """
 
 import shutil
@@ -21,6 +22,12 @@ class Answers:
     def _place(self, work: wire.Work) -> Path:
         return self.folder / work.run / f"{work.round:04d}-{work.base}"
 
+    def _earlier(self, work: wire.Work) -> list[Path]:
+        """Answers to earlier rounds of the run, oldest first."""
+        folder = self.folder / work.run
+        kept = sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.exists() else []
+        return [path for path in kept if int(path.name[:4]) < work.round]
+
     def find(self, work: wire.Work) -> tuple[wire.Update, Tensors] | None:
         """The answer to this work, if it was made before."""
         place = self._place(work)
@@ -32,17 +39,24 @@ class Answers:
         file = place / "tensors.safetensors"
         return header, decode_tensors(file.read_bytes(), str(file))
 
-    def keep(self, work: wire.Work, update: wire.Update, tensors: Tensors) -> None:
-        """Write an answer before it leaves; answers to earlier rounds of the run, now committed, go."""
+    def moments(self, work: wire.Work) -> Tensors:
+        """AdamW's moments after the last earlier round that the site trained; empty if there was none."""
+        for place in reversed(self._earlier(work)):
+            file = place / "moments.safetensors"
+            return decode_tensors(file.read_bytes(), str(file))
+        return {}
+
+    def keep(self, work: wire.Work, update: wire.Update, tensors: Tensors, moments: Tensors) -> None:
+        """Write an answer, whole, before it leaves; those to earlier rounds, now committed, go."""
         place = self._place(work)
         part = place.with_name(f".{place.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         write_bytes(part / "tensors.safetensors", encode_tensors(tensors))
+        write_bytes(part / "moments.safetensors", encode_tensors(moments))
         write_bytes(part / "header.json", wire.encode(update).encode())
         commit_folder(part, place)
-        for old in place.parent.iterdir():
-            if not old.name.startswith(".") and int(old.name[:4]) < work.round:
-                shutil.rmtree(old)
+        for old in self._earlier(work):
+            shutil.rmtree(old)
 
     def forget(self, run: str) -> None:
         """The run has ended: its answers go."""

@@ -1,13 +1,14 @@
 """Local training: some optimizer steps from given weights on given cases.
 
-A round is a pure function of weights, cases and seeds: the optimizer starts anew, the schedule counts steps over all
-rounds, and on a CPU with one thread the same call gives the same bits.
+A round is a pure function of weights, optimizer state, cases and seeds; the schedule counts steps over all rounds, and
+on a CPU with one thread the same call gives the same bits.
 """
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -17,9 +18,11 @@ from client.data.loading import LoadedCase, TrainingCrops
 from shared_model.config import Plan, TrainingConfig
 from shared_model.losses import multi_task_loss
 from shared_model.network import MTSUNet
-from shared_model.parameters import CLASS_TRUNK, group_of, trained_names
+from shared_model.parameters import CLASS_TRUNK, Tensors, group_of, trained_names
 from shared_model.tasks import TASKS
 
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps of a parameter."""
 FORCED_SHARE = 0.5
 """Share of all steps over which the gate moves from the true mask to the network's own prediction."""
 
@@ -47,6 +50,19 @@ class Job:
     proximal: float = 0.0
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves besides the weights.
+
+    Attributes:
+        loss: mean over the steps.
+        moments: of AdamW, for the next round; they stay at the site.
+    """
+
+    loss: float
+    moments: Tensors
+
+
 def round_job(plan: Plan, tasks: tuple[str, ...], name: str, index: int, settings: dict[str, float]) -> Job:
     """The job of one site in round `index` (from 1)."""
     steps = plan.training.local_steps
@@ -71,9 +87,13 @@ def train(
     cases: Sequence[LoadedCase],
     job: Job,
     device: torch.device,
+    moments: Mapping[str, np.ndarray] = MappingProxyType({}),
     on_step: Callable[[], None] = lambda: None,
-) -> float:
-    """Train in place; returns the mean loss of the steps. `on_step` is called after each.
+) -> Trained:
+    """Train in place.
+
+    With the moments of the round before, AdamW goes on where it was; without, its first steps have the size of the
+    learning rate in every coordinate, whatever the gradient, which at the start of each round undoes the averaging.
 
     On CUDA the forward pass runs under bfloat16 autocast. On a CPU it never does: there, bfloat16 convolution gradients
     over small volumes are wrong in torch 2.13.
@@ -88,6 +108,7 @@ def train(
     trained = _freeze_others(network, job.tasks)
     anchors = [value.detach().clone() for value in trained] if job.proximal else []
     optimizer = _optimizer(network, config)
+    _restore(optimizer, network, moments)
     order = _endless(len(cases), rng)
     losses = []
     for step in range(job.first_step, job.first_step + job.steps):
@@ -113,7 +134,7 @@ def train(
         losses.append(loss.detach())
         on_step()
     network.requires_grad_(True).eval()
-    return float(torch.stack(losses).mean())
+    return Trained(float(torch.stack(losses).mean()), _moments(optimizer, network))
 
 
 def _freeze_others(network: MTSUNet, tasks: tuple[str, ...]) -> list[nn.Parameter]:
@@ -136,6 +157,26 @@ def _optimizer(network: MTSUNet, config: TrainingConfig) -> torch.optim.Optimize
     peaks = {False: config.learning_rate, True: config.class_learning_rate}
     groups = [{"params": side, "peak": peaks[classes]} for classes, side in sides.items() if side]
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+
+
+def _moments(optimizer: torch.optim.Optimizer, network: MTSUNet) -> Tensors:
+    """`<moment>/<parameter>` -> array, for the parameters that have taken a step."""
+    return {
+        f"{moment}/{name}": optimizer.state[parameter][moment].cpu().numpy()
+        for name, parameter in network.named_parameters()
+        if parameter in optimizer.state
+        for moment in MOMENTS
+    }
+
+
+def _restore(optimizer: torch.optim.Optimizer, network: MTSUNet, moments: Mapping[str, np.ndarray]) -> None:
+    """The inverse of `_moments`, for the parameters that are trained."""
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad and f"step/{name}" in moments:
+            kept = {moment: torch.from_numpy(np.array(moments[f"{moment}/{name}"])) for moment in MOMENTS}
+            optimizer.state[parameter] = {
+                moment: value if moment == "step" else value.to(parameter.device) for moment, value in kept.items()
+            }
 
 
 def _pull_to(anchors: list[torch.Tensor], trained: list[nn.Parameter], strength: float) -> None:

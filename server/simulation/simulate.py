@@ -175,8 +175,6 @@ class Run:
 
     def _caveats(self, test_cases: int) -> tuple[str, ...]:
         caveats = []
-        if self.simulation.plan.synthetic:
-            caveats.append("Every case is synthetic: the numbers show that the software works, and nothing of glioma.")
         if test_cases < FEW_TEST_CASES:
             caveats.append(f"{test_cases} test cases show that the path works; they say nothing of accuracy.")
         opened_without = [f"{row['site']}: {row['reason']}" for row in self.store.terms()[1]]
