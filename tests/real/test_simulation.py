@@ -45,9 +45,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("real")
     (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
     result = subprocess.run(
-        [sys.executable, "-m", "server.simulation.cli", "plan.yaml", "--out", "run", "--no-baselines"],
-        cwd=folder,
-        env=None,
+        [
+            *(sys.executable, "-m", "server.simulation.cli", "--no-baselines"),
+            *(str(folder / "plan.yaml"), "--out", str(folder / "run")),
+        ],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,

@@ -213,7 +213,7 @@ def test_a_site_sends_its_answer_again_instead_of_making_it_again(
 ) -> None:
     shutil.copytree(answered, tmp_path / "sites", symlinks=True)
     configs = cohort.configs(tmp_path / "sites")
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "sites").glob("*/answers/*/*/*.safetensors")}
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "sites").glob("*/answers/*/*/tensors.safetensors")}
     assert len(kept) == len(configs)
     store = start(tmp_path / "run", PLAN)
 

@@ -93,9 +93,13 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) 
         time.sleep(0.02)
 
 
-def of_run(mark_holder: psutil.Process) -> set[int]:
-    """Processes that carry the run's mark."""
-    marks = {child.environ().get(MARK) for child in mark_holder.children(recursive=True)} - {None}
+def of_run(run_pid: int) -> set[int]:
+    """Processes that carry the mark of the run whose process is `run_pid`; none once that has ended."""
+    try:
+        children = psutil.Process(run_pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return set()
+    marks = {_environment(child).get(MARK) for child in children} - {None}
     return {process.pid for process in psutil.process_iter() if _environment(process).get(MARK) in marks}
 
 
@@ -114,7 +118,7 @@ def run_to_its_end(folder: Path, output: Path) -> bool:
         subprocess.Popen(command("--resume", str(folder)), cwd=ROOT, stdout=file, stderr=subprocess.STDOUT) as process,
     ):
         while process.poll() is None:
-            members |= of_run(psutil.Process(process.pid))
+            members |= of_run(process.pid)
             time.sleep(0.2)
     assert process.returncode == 0, output.read_text()
     assert len(members) > 4
@@ -123,7 +127,7 @@ def run_to_its_end(folder: Path, output: Path) -> bool:
 
 def still_alive(members: set[int]) -> list[psutil.Process]:
     """Those that are there ten seconds later."""
-    there = [psutil.Process(pid) for pid in members if psutil.pid_exists(pid)]
+    there = [process for process in psutil.process_iter() if process.pid in members]
     return psutil.wait_procs(there, timeout=10)[1]
 
 
@@ -136,7 +140,7 @@ def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_bytes(
         command("--resume", str(folder)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         wait_until(lambda: bool(list(folder.glob(moment))), process)
-        members = of_run(psutil.Process(process.pid))
+        members = of_run(process.pid)
         assert len(members) > 4
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
