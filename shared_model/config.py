@@ -185,6 +185,8 @@ class PhantomCohort(Config):
     """Held-out patients with full masks and labels, of all scanners."""
     voxel_mm: float = Field(3.0, ge=1, le=4)
     """Edge of a voxel."""
+    minimum_cell: int = Field(1, ge=1)
+    """Smallest count that leaves a generated hospital; nobody is behind it, so 1 will do."""
 
 
 class SimulatedSite(Config):
@@ -194,7 +196,8 @@ class SimulatedSite(Config):
     data: DataConfig
     tasks: TaskNames
     held_out: float = Field(0.2, ge=0, lt=1)
-    minimum_cell: int = Field(1, ge=1)
+    minimum_cell: int = Field(11, ge=1)
+    """As in SiteConfig; a plan on public data says 1 outright."""
 
 
 class SimulationPlan(Config):

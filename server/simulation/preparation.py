@@ -64,7 +64,7 @@ def prepare(simulation: SimulationPlan, folder: Path, progress: Progress) -> Pre
         from client.data.phantom import make_cohort
 
         *sites, generated = make_cohort(simulation.phantoms, folder / "cohort", simulation.plan.seed, progress)
-        rows = [(site.name, site.data, site.tasks, 0.2, 1) for site in sites]
+        rows = [(site.name, site.data, site.tasks, 0.2, simulation.phantoms.minimum_cell) for site in sites]
         notes = {site.name: (site.note,) for site in sites}
         test = generated.data
     configs = tuple(

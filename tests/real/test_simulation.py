@@ -37,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "training": {"local_steps": 2, "batch_size": 1, "crop": [64, 64, 64]},
         },
         "sites": [
-            {"site": site, "data": {**where, "cases": cases, "masks": masks}, "tasks": tasks}
+            {"site": site, "data": {**where, "cases": cases, "masks": masks}, "tasks": tasks, "minimum_cell": 1}
             for site, (cases, masks, tasks) in SITES.items()
         ],
         "test": {**where, "cases": TEST},

@@ -26,7 +26,12 @@ def plan_on(cohort: Cohort, folder: Path) -> dict[str, Any]:
     return {
         "plan": plan | {"synthetic": False, "minimum_sites": 1},
         "sites": [
-            {"site": "one", "data": {"folder": "cases", "labels": "labels.csv"}, "tasks": ["wt", "tc", "et", "idh"]}
+            {
+                "site": "one",
+                "data": {"folder": "cases", "labels": "labels.csv"},
+                "tasks": ["wt", "tc", "et", "idh"],
+                "minimum_cell": 1,
+            }
         ],
         "test": cohort.sites[-1].data.model_dump(mode="json"),
     }
