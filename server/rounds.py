@@ -188,10 +188,14 @@ class Federation:
         self.transport.send(list(self.terms), wire.encode(closing), final, self._deadline())
         evaluated: dict[str, wire.Evaluated] = {}
         for answer in self.transport.receive(self._deadline()):
+            site = self.terms[answer.node].site
             try:
-                evaluated[self.terms[answer.node].site] = self._expect(answer, wire.Evaluated)
+                scores = self._expect(answer, wire.Evaluated)
+                if (scores.run, scores.site) != (self.run, site):
+                    raise RefusedError(f"signs as '{scores.site}'", "mend the site's name")
+                evaluated[site] = scores
             except (RefusedError, WireError) as error:
-                self.notify("refused", {"site": self.terms[answer.node].site, "reason": str(error)})
+                self.notify("refused", {"site": site, "reason": str(error)})
         self.transport.close()
         self.store.write_evaluated(list(evaluated.values()))
         self.notify("closed", {"sites": sorted(evaluated)})

@@ -223,3 +223,17 @@ def test_a_site_sends_its_answer_again_instead_of_making_it_again(
 
     federate(store, InProcess(configs), unchanged)
     assert not list((tmp_path / "sites").glob("*/answers/*"))
+
+
+def test_a_site_cannot_give_the_final_scores_of_another(answered: Path, cohort: Cohort, tmp_path: Path) -> None:
+    shutil.copytree(answered, tmp_path / "sites", symlinks=True)
+
+    def pose(header: wire.Header, tensors: Tensors) -> tuple[str, Tensors]:
+        if isinstance(header, wire.Evaluated):
+            header = header.model_copy(update={"site": "birch"})
+        return wire.encode(header), tensors
+
+    store = start(tmp_path / "run", PLAN)
+    events = federate(store, InProcess(cohort.configs(tmp_path / "sites"), tamper={"dogwood": pose}))
+    assert [(row["site"], "signs as 'birch'" in row["reason"]) for row in events.of("refused")] == [("dogwood", True)]
+    assert [row.site for row in store.evaluated()] == ["alder", "birch", "cedar"]
