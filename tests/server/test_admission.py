@@ -20,7 +20,7 @@ GOOD = wire.Terms(
 
 
 def test_good_terms_pass() -> None:
-    check_terms(GOOD, PLAN, RUN)
+    assert check_terms(GOOD, PLAN, RUN) is None  # type: ignore[func-returns-value]
 
 
 @pytest.mark.parametrize(
