@@ -126,7 +126,6 @@ class Site:
             site=self.config.site,
             cases=self.counts,
             evaluation=disclose(evaluation, self.config.minimum_cell),
-            loss=trained.loss,
             seconds=time.monotonic() - started,
         )
         self.answers.keep(work, update, tensors, trained.moments)

@@ -83,7 +83,6 @@ class Update(Config):
     site: Name
     cases: dict[str, int]
     evaluation: OwnScores
-    loss: float
     seconds: float
 
 

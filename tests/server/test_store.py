@@ -25,7 +25,6 @@ def update(site: str, index: int = 1) -> wire.Update:
         site=site,
         cases={"wt": 3},
         evaluation=SiteScores(),
-        loss=1.0,
         seconds=2.0,
     )
 

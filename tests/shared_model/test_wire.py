@@ -22,7 +22,7 @@ HEADERS: list[wire.Header] = [
     wire.Opening(run=RUN, release=wire.RELEASE, plan=small_simulation().plan),
     wire.Terms(run=RUN, site="a", release="x", tasks=("wt",), cases={"trunk": 1, "wt": 1}, minimum_cell=1),
     wire.Work(run=RUN, round=1, plan="0" * 64, base="1" * 64, settings={"mu": 0.1}),
-    wire.Update(run=RUN, round=1, base="1" * 64, site="a", cases={"wt": -450}, evaluation=SCORES, loss=0.1, seconds=1),
+    wire.Update(run=RUN, round=1, base="1" * 64, site="a", cases={"wt": -450}, evaluation=SCORES, seconds=1),
     wire.Closing(run=RUN, round=2, base="1" * 64),
     wire.Evaluated(run=RUN, site="a", evaluation=SCORES),
     wire.Refusal(run=RUN, site="a", reason="no"),
@@ -52,8 +52,8 @@ def test_what_is_no_header_is_refused(text: object) -> None:
 
 
 def test_numbers_that_are_not_finite_are_refused() -> None:
-    values = json.loads(wire.encode(HEADERS[3])) | {"loss": float("nan")}
-    with pytest.raises(WireError, match="loss"):
+    values = json.loads(wire.encode(HEADERS[3])) | {"seconds": float("nan")}
+    with pytest.raises(WireError, match="seconds"):
         wire.decode(json.dumps(values))
 
 
