@@ -29,7 +29,7 @@ from server.simulation.preparation import load_plan, prepare
 from server.simulation.reaper import watch
 from server.simulation.simulate import Run, new_run, resumed_run
 from server.summary import AVERAGED_LOCAL, CENTRALISED, FEDERATED, local
-from shared_model.metrics import auc_statistic, mean_statistic
+from shared_model.metrics import Statistic, auc_statistic, mean_statistic
 from shared_model.scores import CaseResult
 from shared_model.tasks import MISSING, REGIONS, TASKS
 
@@ -39,8 +39,6 @@ RESAMPLES = 2000
 
 Results = dict[str, list[CaseResult]]
 """Way of training -> results of the test cases, in the same order for every way."""
-Value = Callable[[np.ndarray], np.ndarray]
-"""Weights (R, n) of a seed's cases -> (R,)."""
 
 
 class Lines:
@@ -75,7 +73,7 @@ def results_of(run: Run) -> tuple[Results, dict[str, tuple[str, ...]]]:
     return read_results(run.folder / "results" / "all", cases), tasks
 
 
-def _masked_mean(values: np.ndarray) -> Value:
+def _masked_mean(values: np.ndarray) -> Statistic:
     """Weighted mean of values (n,) over the cases that are not NaN."""
     known = np.isfinite(values)
     return lambda weights: mean_statistic(values[known])(weights[:, known])
@@ -87,7 +85,7 @@ def region_dice(results: Results, way: str, region: str) -> np.ndarray:
     return np.array([np.nan if row.empty else row.dice for row in rows])
 
 
-def class_auc(results: Results, way: str, task: str) -> Value:
+def class_auc(results: Results, way: str, task: str) -> Statistic:
     """AUC of mutant, of codeleted, of grade 4; 1p/19q within IDH-mutant, where alone it is a question."""
     cases = results[way]
     counted = np.array(
@@ -101,11 +99,11 @@ def class_auc(results: Results, way: str, task: str) -> Value:
     return lambda weights: value(weights[:, counted])
 
 
-def mean_of(values: Sequence[Value]) -> Value:
+def mean_of(values: Sequence[Statistic]) -> Statistic:
     return lambda weights: np.mean([value(weights) for value in values], axis=0)
 
 
-def bound(values: Sequence[Value], counts: Sequence[int], seed: int) -> tuple[float, float, float]:
+def bound(values: Sequence[Statistic], counts: Sequence[int], seed: int) -> tuple[float, float, float]:
     """(value, low, high) of the mean over seeds."""
     rng = np.random.default_rng(seed)
     drawn = []
@@ -119,7 +117,7 @@ def bound(values: Sequence[Value], counts: Sequence[int], seed: int) -> tuple[fl
 
 Tasks = dict[str, tuple[str, ...]]
 """Site -> the tasks that it has labels for."""
-Measure = Callable[[Results, Tasks], Value]
+Measure = Callable[[Results, Tasks], Statistic]
 MEAN_LOCAL = "mean local"
 
 
@@ -132,7 +130,7 @@ class Line:
     floor: float | None = None
 
 
-def value_of(task: str, way: str, results: Results, tasks: Tasks) -> Value:
+def value_of(task: str, way: str, results: Results, tasks: Tasks) -> Statistic:
     """Dice or AUC of one way of training; `mean local` is over the sites that have the task's labels."""
     if way == MEAN_LOCAL:
         return mean_of([value_of(task, local(site), results, tasks) for site in tasks if task in tasks[site]])
@@ -141,17 +139,17 @@ def value_of(task: str, way: str, results: Results, tasks: Tasks) -> Value:
     return class_auc(results, way, task)
 
 
-def mean_dice(way: str, results: Results, tasks: Tasks) -> Value:
+def mean_dice(way: str, results: Results, tasks: Tasks) -> Statistic:
     """Mean over the three regions of their mean Dice."""
     return mean_of([value_of(region.name, way, results, tasks) for region in REGIONS])
 
 
-def difference_of(first: Measure, second: Measure, results: Results, tasks: Tasks) -> Value:
+def difference_of(first: Measure, second: Measure, results: Results, tasks: Tasks) -> Statistic:
     a, b = first(results, tasks), second(results, tasks)
     return lambda weights: a(weights) - b(weights)
 
 
-def ratio_of(first: Measure, second: Measure, results: Results, tasks: Tasks) -> Value:
+def ratio_of(first: Measure, second: Measure, results: Results, tasks: Tasks) -> Statistic:
     a, b = first(results, tasks), second(results, tasks)
     return lambda weights: a(weights) / b(weights)
 

@@ -128,7 +128,8 @@ def train(
         loss = multi_task_loss(logits, batch.targets, config.task_weights)[0].sum() / job.batch_size
         if loss.requires_grad:
             loss.backward()
-            _pull_to(anchors, trained, job.proximal)
+            if job.proximal:
+                _pull_to(anchors, trained, job.proximal)
             nn.utils.clip_grad_norm_(trained, config.clip_norm)
             optimizer.step()
         losses.append(loss.detach())
@@ -181,7 +182,7 @@ def _restore(optimizer: torch.optim.Optimizer, network: MTSUNet, moments: Mappin
 
 def _pull_to(anchors: list[torch.Tensor], trained: list[nn.Parameter], strength: float) -> None:
     """Add the gradient of strength/2 ||w - anchor||^2."""
-    for anchor, value in zip(anchors, trained, strict=False):
+    for anchor, value in zip(anchors, trained, strict=True):
         if value.grad is not None:
             value.grad.add_(value.detach() - anchor, alpha=strength)
 

@@ -12,12 +12,11 @@ import torch
 
 from client.site import Site
 from client.training import Job, train
+from server.summary import CENTRALISED
 from shared_model.checkpoint import MANIFEST, read_model, write_model
 from shared_model.config import Plan, SiteConfig
 from shared_model.network import build_network
 from shared_model.parameters import load_shared, shared_state
-
-CENTRALISED = "centralised"
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,12 @@ class Baseline:
 def baselines(configs: Sequence[SiteConfig], folder: Path) -> list[Baseline]:
     """The centralised one, which takes longest, first; then each site alone."""
     pooled = Baseline(CENTRALISED, tuple(configs), folder / CENTRALISED)
-    return [pooled, *(Baseline(config.site, (config,), folder / f"local-{config.site}") for config in configs)]
+    return [pooled, *(Baseline(config.site, (config,), local_folder(folder, config.site)) for config in configs)]
+
+
+def local_folder(folder: Path, site: str) -> Path:
+    """Where the model of a site alone goes, below the baselines' folder; no site's name can meet `centralised`."""
+    return folder / f"local-{site}"
 
 
 def train_baseline(baseline: Baseline, plan: Plan, initial: Path, on_step: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ from client.data.loading import CaseCache, write_segmentation
 from client.data.manifest import Case
 from client.evaluation import measure, predict
 from server.plots import SliceImages, slice_images
+from server.simulation.baselines import local_folder
 from server.simulation.pool import tick
 from server.summary import AVERAGED_LOCAL, CENTRALISED, FEDERATED, local
 from shared_model.checkpoint import read_model, write_json
@@ -61,7 +62,7 @@ def models_of(plan: Plan, federated: Path, baselines: Path | None, sites: dict[s
     models = [Model(FEDERATED, federated, tasks)]
     if baselines is not None:
         models.append(Model(CENTRALISED, baselines / CENTRALISED, tasks))
-        models += [Model(local(site), baselines / f"local-{site}", trained, True) for site, trained in sites.items()]
+        models += [Model(local(site), local_folder(baselines, site), trained, True) for site, trained in sites.items()]
     return models
 
 
