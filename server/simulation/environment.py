@@ -2,7 +2,7 @@
 
 Telemetry and update checks are off, nothing is installed at run time, and each process keeps to one thread, so that
 several sites share a machine and equal seeds give equal bits. The allocator keeps freed tensors instead of handing them
-back to the system at each step, which costs a tenth of a step in page faults.
+back to the system at each step and faulting them in again.
 """
 
 import os

@@ -7,7 +7,7 @@ from torch import nn
 
 PRIOR = 0.05
 """Probability of a region's voxel before training (Lin et al. 2017, section 4.1): regions are rare, and a network that
-starts at one half first unlearns the brain, and may never find the enhancing tumour again."""
+starts at one half first unlearns the healthy brain, and finds the enhancing tumour late."""
 
 
 def region_head(features: int) -> nn.Conv3d:
