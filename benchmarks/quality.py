@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from client.data.manifest import read_cases
 from server.simulation.comparison import read_results
 from server.simulation.preparation import load_plan, prepare
 from server.simulation.reaper import watch
@@ -68,7 +67,7 @@ def run_seed(seed: int, folder: Path) -> Run:
 def results_of(run: Run) -> tuple[Results, dict[str, tuple[str, ...]]]:
     """Test results of a finished run, and the tasks of each site."""
     prepared = prepare(run.simulation, run.folder, lambda done, total: None)
-    cases = read_cases(prepared.test, run.simulation.plan.grade_edition)
+    cases = prepared.test_cases(run.simulation)
     tasks = {terms.site: terms.tasks for terms in run.store.terms()[0]}
     return read_results(run.folder / "results" / "all", cases), tasks
 

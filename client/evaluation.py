@@ -17,7 +17,7 @@ def predict(network: MTSUNet, case: LoadedCase, plan: Plan, tasks: Sequence[str]
     """Probabilities of a case for the tasks asked for."""
     return predict_case(
         network,
-        torch.from_numpy(case.image.astype(np.float32)),  # (4, D, H, W)
+        torch.from_numpy(case.image[:].astype(np.float32)),  # (4, D, H, W)
         torch.from_numpy(np.array(case.present)),
         plan.training.crop,
         [task for task in plan.class_tasks if task in tasks],
@@ -28,7 +28,7 @@ def predict(network: MTSUNet, case: LoadedCase, plan: Plan, tasks: Sequence[str]
 def measure(case: LoadedCase, prediction: Prediction) -> CaseResult:
     """How a prediction agrees with what is known of the case."""
     spacing = np.linalg.norm(case.grid.affine[:3, :3], axis=0)  # (3,) mm
-    return case_result(case.id, prediction, case.regions, case.region_known, case.classes, spacing)
+    return case_result(case.id, prediction, case.regions[:], case.region_known, case.classes, spacing)
 
 
 def evaluate(network: MTSUNet, cases: Sequence[LoadedCase], plan: Plan, tasks: Sequence[str]) -> SiteScores:

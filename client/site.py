@@ -1,14 +1,15 @@
 """One hospital: what it answers to an opening, to work and to a closing. No Flower here; app.py is the door."""
 
-import hashlib
 import time
-from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 
-from client.data.loading import CaseCache, LoadedCase
-from client.data.manifest import Case, read_cases
+from client.data.cache import CaseCache
+from client.data.cases import Case
+from client.data.loading import LoadedCase
+from client.data.reading import read_cases
+from client.data.split import stored_split
 from client.evaluation import evaluate
 from client.state import Answers
 from client.training import round_job, train
@@ -29,17 +30,6 @@ from shared_model.parameters import (
 from shared_model.tasks import MISSING, TASKS
 
 
-def split(cases: Sequence[Case], share: float, seed: int) -> tuple[list[Case], list[Case]]:
-    """(training, held-out) cases. Patients are ranked by a hash of seed and id: the split is by patient, and stable."""
-
-    def rank(patient: str) -> str:
-        return hashlib.sha256(f"{seed}/{patient}".encode()).hexdigest()
-
-    patients = sorted({case.patient for case in cases}, key=rank)
-    held_out = set(patients[: round(share * len(patients))])
-    return [c for c in cases if c.patient not in held_out], [c for c in cases if c.patient in held_out]
-
-
 def has_label(case: Case, task: str) -> bool:
     """Whether a case can train a task."""
     return task in case.regions if TASKS[task].is_region else case.classes[task] != MISSING
@@ -58,7 +48,8 @@ class Site:
 
     @cached_property
     def cases(self) -> tuple[list[Case], list[Case]]:
-        return split(read_cases(self.config.data, self.plan.grade_edition), self.config.held_out, self.plan.seed)
+        cases = read_cases(self.config.data, self.plan.grade_edition)
+        return stored_split(self.config.state, cases, self.config.held_out, self.plan.seed)
 
     @cached_property
     def training_cases(self) -> list[LoadedCase]:

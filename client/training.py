@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from client.data.loading import LoadedCase, TrainingCrops
+from client.data.batches import TrainingCrops
+from client.data.loading import LoadedCase
 from shared_model.config import Plan, TrainingConfig
 from shared_model.losses import multi_task_loss
 from shared_model.network import MTSUNet

@@ -150,14 +150,42 @@ class Plan(Config):
 class DataConfig(Config):
     """Where a site's cases lie, and what they tell."""
 
+    layout: str = "manifest"
+    """manifest (a table of your own), bids, or the name of a public data set (docs/datasets.md)."""
     folder: Path
-    """One folder per case, BraTS 2021 file names."""
-    labels: Path
-    """CSV: case, patient, idh, codel_1p19q, grade_histologic, grade_who2021; blank is unknown."""
-    masks: Literal["regions", "whole-tumor"] = "regions"
-    """whole-tumor: any non-zero voxel is tumour, and the mask says nothing of core and enhancing."""
+    """The folder that the layout starts from."""
+    labels: Path | None = None
+    """The label table. A manifest is a CSV with case, patient, idh, codel_1p19q, grade_histologic, grade_who2021, where
+    blank is unknown; bids and the public data sets have a table of their own in the folder."""
+    masks: Literal["regions", "1/2/4", "1/2/3", "whole-tumor"] | None = None
+    """What segmentations mean: 1 core, 2 oedema and 4 or 3 enhancing (regions: either). whole-tumor: any non-zero voxel
+    is tumour, and nothing is said of core and enhancing. Left out: regions, or what the public data set has."""
     cases: tuple[str, ...] | None = None
-    """The cases to use, out of the table; all if left out."""
+    """The cases to use; all if left out."""
+    without_mask: tuple[str, ...] = ()
+    """Cases whose segmentation is not to be used."""
+    exclude: Path | None = None
+    """Patients who are not to be used, e.g. who withdrew their consent: a text file, one patient a line."""
+    mapping: Path | None = None
+    """The BraTS mapping table, by which one patient is recognised in several data sets."""
+    label_tables: dict[str, Path] = Field(default_factory=dict)
+    """For BraTS: public data set -> its label table, which gives labels to the patients that came from it."""
+    read_as: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Label -> word in a public table -> class or `unknown`, where you read a word differently."""
+
+    def below(self, base: Path) -> "DataConfig":
+        """The same with relative paths taken from `base`."""
+        paths = {name: base / path for name in _PATHS if (path := getattr(self, name)) is not None}
+        return self.model_copy(update={**paths, "label_tables": {k: base / v for k, v in self.label_tables.items()}})
+
+    @model_validator(mode="after")
+    def _manifest_has_a_table(self) -> "DataConfig":
+        if self.layout == "manifest" and self.labels is None:
+            raise ValueError("labels: a manifest is needed, or another layout")
+        return self
+
+
+_PATHS = ("folder", "labels", "exclude", "mapping")
 
 
 class SiteConfig(Config):
@@ -198,6 +226,23 @@ class SimulatedSite(Config):
     held_out: float = Field(0.2, ge=0, lt=1)
     minimum_cell: int = Field(11, ge=1)
     """As in SiteConfig; a plan on public data says 1 outright."""
+    missing: Literal["stop", "skip"] = "stop"
+    """What to do where the data's folder is not there; a skipped site stands in the report."""
+
+
+class PartitionedSites(Config):
+    """Sites made from one data set."""
+
+    data: DataConfig
+    by: Literal["tissue-source-site"] | Path
+    """A table with Subject_ID and Partition_ID, as FeTS 2022 brings it; or the tissue source site in TCGA's names."""
+    smallest: int = Field(8, ge=1)
+    """Institutions with fewer cases than this become one site, `others`."""
+    tasks: TaskNames
+    held_out: float = Field(0.2, ge=0, lt=1)
+    minimum_cell: int = Field(11, ge=1)
+    missing: Literal["stop", "skip"] = "stop"
+    """As in SimulatedSite."""
 
 
 class SimulationPlan(Config):
@@ -206,8 +251,14 @@ class SimulationPlan(Config):
     plan: Plan
     phantoms: PhantomCohort | None = None
     sites: tuple[SimulatedSite, ...] = ()
-    test: DataConfig | None = None
-    """Held-out cases with full masks, which no site trains on; with `phantoms` they are generated."""
+    partitions: tuple[PartitionedSites, ...] = ()
+    """Further sites, made from data sets that hold several institutions."""
+    test: tuple[DataConfig, ...] = ()
+    """Data sets that no site trains on and every model is tested on; with `phantoms` they are generated."""
+    test_share: float = Field(0.0, ge=0, lt=1)
+    """Share of each site's patients that goes to the test set instead."""
+    mapping: Path | None = None
+    """The BraTS mapping table, for all data sets: a patient who is in two of them is kept in one."""
     pretrained: Path | None = None
     """A BrainSegFounder file to start from."""
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
@@ -216,12 +267,12 @@ class SimulationPlan(Config):
 
     @model_validator(mode="after")
     def _sites_fit(self) -> "SimulationPlan":
-        if (self.phantoms is None) == (not self.sites):
-            raise ValueError("give either phantoms or sites")
-        if self.phantoms is None and self.test is None:
-            raise ValueError("test: sites need a test set beside them")
-        if self.phantoms is not None and self.test is not None:
-            raise ValueError("test: phantoms bring their own test set; leave it out")
+        if (self.phantoms is None) == (not self.sites and not self.partitions):
+            raise ValueError("give either phantoms, or sites and partitions")
+        if self.phantoms is None and not self.test and not self.test_share:
+            raise ValueError("test: sites need a test set beside them, or a test_share of their own patients")
+        if self.phantoms is not None and (self.test or self.test_share):
+            raise ValueError("test: phantoms bring their own test set; leave test and test_share out")
         if (self.phantoms is not None) != self.plan.synthetic:
             raise ValueError("plan.synthetic must be true with phantoms and false with sites")
         names = [site.site for site in self.sites]

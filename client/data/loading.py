@@ -4,39 +4,45 @@ A loaded case lies in RAS orientation (axes run to the patient's right, front an
 each modality with mean 0 and standard deviation 1 over its non-zero voxels; what was zero stays zero.
 """
 
-import hashlib
-import json
-import shutil
-import tempfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import nibabel as nib
 import numpy as np
-import torch
-from monai.transforms import Compose, NormalizeIntensity, RandFlip, RandScaleIntensity, RandShiftIntensity
+from monai.transforms import NormalizeIntensity
 from monai.transforms.utils import generate_spatial_bounding_box
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
 
-from client.data.manifest import Case
-from shared_model.crops import crop_slices
+from client.data.cases import Case, MaskValues
 from shared_model.errors import DataError
-from shared_model.tasks import CLASSES, MISSING, MODALITIES, REGIONS, Targets
+from shared_model.tasks import CLASSES, MODALITIES, REGIONS
 
-PREPROCESSING = 1
+PREPROCESSING = 2
 """Raised when a loaded case would change, so that no cache of the earlier kind is read."""
 MARGIN = 2
 """Voxels around the brain's bounding box."""
 MAXIMUM_SIDE = 1024
 """A file whose header claims more voxels than this along an axis is refused unread."""
-ANYWHERE = 0.2
-"""Share of training crops that lie anywhere in the brain instead of at the tumour."""
-
+MAXIMUM_VOXELS = 512**3
+"""The same for all voxels together."""
 Crop = tuple[int, int, int]
+
+
+class Volume(Protocol):
+    """An array in memory, or one on disk that is read where it is sliced."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    def __getitem__(self, index: Any) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -77,9 +83,9 @@ class LoadedCase:
 
     id: str
     patient: str
-    image: np.ndarray
+    image: Volume
     present: np.ndarray
-    regions: np.ndarray
+    regions: Volume
     region_known: np.ndarray
     classes: np.ndarray
     centre: Crop
@@ -95,7 +101,8 @@ def load_case(case: Case) -> LoadedCase:
     """
     volumes: dict[str, np.ndarray] = {}
     first: tuple[Path, np.ndarray] | None = None
-    paths = dict(case.images) if case.mask is None else {**case.images, "seg": case.mask}
+    extra = {"seg": case.mask, "brain": case.brain_mask}
+    paths = {**case.images, **{name: path for name, path in extra.items() if path is not None}}
     for name, path in paths.items():
         volume, affine = _read(path)
         if first is None:
@@ -108,10 +115,14 @@ def load_case(case: Case) -> LoadedCase:
     if first is None:
         raise DataError(f"case {case.id}: no modality", "take it out of the table")
     for name in case.images:
-        if not volumes[name].any():
-            raise DataError(
-                f"{paths[name]}: every voxel is zero", f"mend the file, or name {name} in the case's column 'absent'"
-            )
+        if case.background == "corner":
+            volumes[name] = np.where(volumes[name] == volumes[name][0, 0, 0], 0, volumes[name])
+        if case.brain_mask is not None:
+            volumes[name] = volumes[name] * (volumes["brain"] != 0)
+        inside = volumes[name][volumes[name] != 0]
+        if not inside.size or inside.min() == inside.max():
+            what = "all voxels that are not zero are equal" if inside.size else "every voxel is zero"
+            raise DataError(f"{paths[name]}: {what}", f"mend the file, or leave the case's {name} out")
     file_affine, file_shape = first[1], next(iter(volumes.values())).shape
     to_ras = io_orientation(file_affine)
     ras = {name: apply_orientation(volume, to_ras) for name, volume in volumes.items()}
@@ -125,8 +136,8 @@ def load_case(case: Case) -> LoadedCase:
     image = NormalizeIntensity(nonzero=True, channel_wise=True)(channels[:, *cut])  # (4, D, H, W)
     regions = np.zeros((len(REGIONS), *image.shape[1:]), np.uint8)
     if case.mask is not None:
-        inside = _regions(ras["seg"], case.regions, case.mask)  # (3, X, Y, Z)
-        regions[:] = inside[:, *cut]
+        known = _regions(ras["seg"], case.mask_values, case.mask)  # (3, X, Y, Z)
+        regions[:] = known[:, *cut]
     tumor = np.argwhere(regions[0])  # (N, 3)
     middle = tumor.mean(0) if len(tumor) else (np.array(image.shape[1:]) - 1) / 2
     return LoadedCase(
@@ -137,19 +148,20 @@ def load_case(case: Case) -> LoadedCase:
         regions=regions,
         region_known=np.array([task.name in case.regions for task in REGIONS]),
         classes=np.array([case.classes[task.name] for task in CLASSES], np.int64),
-        centre=_triple(np.round(middle)),
+        centre=triple(np.round(middle)),
         tumor_voxels=len(tumor),
         grid=Grid(
             file_affine=file_affine,
-            file_shape=_triple(file_shape),
+            file_shape=triple(file_shape),
             affine=file_affine @ inv_ornt_aff(to_ras, file_shape),
-            shape=_triple(shape),
-            start=_triple(start),
+            shape=triple(shape),
+            start=triple(start),
         ),
     )
 
 
-def _triple(values: Sequence[float] | np.ndarray) -> Crop:
+def triple(values: Sequence[float] | np.ndarray) -> Crop:
+    """Three whole numbers."""
     x, y, z = (int(value) for value in values)
     return x, y, z
 
@@ -161,7 +173,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
         shape = file.shape
         if len(shape) != 3:
             raise DataError(f"{path}: has {len(shape)} axes where 3 are expected", "save it as one 3-D volume")
-        if min(shape) < 1 or max(shape) > MAXIMUM_SIDE:
+        if min(shape) < 1 or max(shape) > MAXIMUM_SIDE or np.prod(shape) > MAXIMUM_VOXELS:
             raise DataError(f"{path}: its header claims {'x'.join(map(str, shape))} voxels", "check the file")
         affine = np.asarray(file.affine, np.float64)
         volume = np.asarray(file.dataobj, np.float32)
@@ -178,21 +190,24 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return volume, affine
 
 
-def _regions(mask: np.ndarray, known: tuple[str, ...], path: Path) -> np.ndarray:
+MEANT: dict[MaskValues, set[int]] = {"regions": {0, 1, 2, 3, 4}, "1/2/4": {0, 1, 2, 4}, "1/2/3": {0, 1, 2, 3}}
+
+
+def _regions(mask: np.ndarray, values: MaskValues, path: Path) -> np.ndarray:
     """(3, X, Y, Z) bool: whole tumour > 0; core 1, 3, 4; enhancing 3 or 4."""
     tumor = mask != 0
     if not tumor.any():
-        raise DataError(f"{path}: holds no tumour", "segment it, or write no in the case's column 'mask'")
-    if "tc" not in known:
+        raise DataError(f"{path}: holds no tumour", "segment it, or name the case in data.without_mask")
+    if values == "whole-tumor":
         return np.stack([tumor, np.zeros_like(tumor), np.zeros_like(tumor)])
-    values = set(np.unique(mask).tolist())
-    if strange := sorted(values - {0, 1, 2, 3, 4}):
+    found = set(np.unique(mask).tolist())
+    if strange := sorted(found - MEANT[values]):
         raise DataError(
             f"{path}: holds the value {strange[0]:g}",
             "use 0, 1 (necrotic or non-enhancing core), 2 (oedema) and 4 or 3 (enhancing), "
-            "or set data.masks to whole-tumor",
+            "or say in data.masks what its values mean",
         )
-    if {3, 4} <= values:
+    if {3, 4} <= found:
         raise DataError(
             f"{path}: holds both 3 and 4, and either could mean enhancing", "rewrite it with 1, 2 and 4 alone"
         )
@@ -215,167 +230,3 @@ def write_segmentation(loaded: LoadedCase, labels: np.ndarray, path: Path) -> No
     partial = path.with_name(f".partial-{path.name}")
     nib.save(image, partial)
     partial.replace(path)
-
-
-class CaseCache:
-    """Loaded cases kept as plain .npy files, read by memory map.
-
-    An entry belongs to the source files' paths, sizes and times of change, and to the version of this module: when one
-    of them changes, a new entry is made. The folder may be deleted at any time.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def get(self, case: Case) -> LoadedCase:
-        """`load_case(case)`, with `image` and `regions` mapped from disk.
-
-        Raises:
-            DataError: as `load_case`.
-        """
-        entry = self.folder / _key(case)
-        if not entry.is_dir():
-            self._write(entry, load_case(case))
-        facts = json.loads((entry / "facts.json").read_text(encoding="utf-8"))
-        grid = facts["grid"]
-        return LoadedCase(
-            id=case.id,
-            patient=case.patient,
-            image=np.load(entry / "image.npy", mmap_mode="r", allow_pickle=False),
-            present=np.array([name in case.images for name in MODALITIES]),
-            regions=np.load(entry / "regions.npy", mmap_mode="r", allow_pickle=False),
-            region_known=np.array([task.name in case.regions for task in REGIONS]),
-            classes=np.array([case.classes[task.name] for task in CLASSES], np.int64),
-            centre=_triple(facts["centre"]),
-            tumor_voxels=facts["tumor_voxels"],
-            grid=Grid(
-                file_affine=np.array(grid["file_affine"]),
-                file_shape=_triple(grid["file_shape"]),
-                affine=np.array(grid["affine"]),
-                shape=_triple(grid["shape"]),
-                start=_triple(grid["start"]),
-            ),
-        )
-
-    def _write(self, entry: Path, loaded: LoadedCase) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
-        try:
-            np.save(partial / "image.npy", loaded.image, allow_pickle=False)
-            np.save(partial / "regions.npy", loaded.regions, allow_pickle=False)
-            grid = {name: np.asarray(value).tolist() for name, value in vars(loaded.grid).items()}
-            facts = {"centre": loaded.centre, "tumor_voxels": loaded.tumor_voxels, "grid": grid}
-            (partial / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-            try:
-                partial.replace(entry)
-            except OSError:  # another process was first; its entry is the same
-                if not entry.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _key(case: Case) -> str:
-    """sha256 over everything that a cache entry depends on."""
-    sources = []
-    for path in (*case.images.values(), *((case.mask,) if case.mask else ())):
-        try:
-            state = path.stat()
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file", "put it there") from None
-        sources.append([str(path.resolve()), state.st_size, state.st_mtime_ns])
-    facts = [PREPROCESSING, MARGIN, sorted(case.images), case.regions, sources]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Training crops.
-
-    Attributes:
-        images: (B, 4, *crop) float32.
-        present: (B, 4) bool.
-        targets: regions (B, 3, *crop), region_known (B, 3), classes (B, 3).
-        tumor_mask: (B, 1, *crop) float32, the whole tumour; zero where unknown.
-        mask_known: (B,) bool.
-    """
-
-    images: torch.Tensor
-    present: torch.Tensor
-    targets: Targets
-    tumor_mask: torch.Tensor
-    mask_known: torch.Tensor
-
-    def to(self, device: torch.device) -> "Batch":
-        return Batch(
-            self.images.to(device),
-            self.present.to(device),
-            self.targets.to(device),
-            self.tumor_mask.to(device),
-            self.mask_known.to(device),
-        )
-
-
-class TrainingCrops:
-    """Draws augmented crops; the generator alone decides them, so two draws from equal generators are equal.
-
-    Most crops lie at the tumour's centre, moved by up to a sixth of their side. The others lie anywhere in the brain,
-    and teach the classes only if they hold at least half of the tumour: a class is no property of healthy brain.
-    """
-
-    def __init__(self, crop: Crop, modality_dropout: float) -> None:
-        self.crop = crop
-        self.modality_dropout = modality_dropout
-        self._flip = RandFlip(prob=0.5, spatial_axis=0)
-        self._intensity = Compose(
-            [
-                RandScaleIntensity(factors=0.1, prob=1.0, channel_wise=True),
-                RandShiftIntensity(offsets=0.1, prob=1.0, channel_wise=True),
-            ]
-        )
-
-    def draw(self, cases: Sequence[LoadedCase], rng: np.random.Generator) -> Batch:
-        """One crop of each case, in their order."""
-        drawn = [self._one(case, rng) for case in cases]
-        images, present, regions, classes = (np.stack(part) for part in zip(*drawn, strict=True))
-        known = np.stack([case.region_known for case in cases])
-        targets = Targets(torch.from_numpy(regions), torch.from_numpy(known), torch.from_numpy(classes))
-        return Batch(
-            images=torch.from_numpy(images),
-            present=torch.from_numpy(present),
-            targets=targets,
-            tumor_mask=targets.regions[:, :1],
-            mask_known=targets.region_known[:, 0],
-        )
-
-    def _one(self, case: LoadedCase, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        size, classes = np.array(case.image.shape[1:]), case.classes
-        anywhere = rng.random() < ANYWHERE and case.tumor_voxels > 0
-        if anywhere:
-            centre = rng.integers(0, size)
-        else:
-            centre = np.array(case.centre) + np.round(rng.uniform(-1, 1, 3) * np.array(self.crop) / 6).astype(int)
-        image = _cut(case.image, centre, self.crop).astype(np.float32)  # (4, *crop)
-        regions = _cut(case.regions, centre, self.crop).astype(np.float32)  # (3, *crop)
-        if anywhere and regions[0].sum() < case.tumor_voxels / 2:
-            classes = np.full_like(classes, MISSING)
-
-        self._flip.set_random_state(seed=int(rng.integers(2**32)))
-        self._intensity.set_random_state(seed=int(rng.integers(2**32)))
-        both = np.asarray(self._flip(np.concatenate([image, regions])), np.float32)  # (4 + 3, *crop)
-        image, regions = both[:4], both[4:]
-        image = np.asarray(self._intensity(image), np.float32) * (image != 0)
-
-        keep = case.present & (rng.random(len(MODALITIES)) >= self.modality_dropout)
-        if not keep.any():
-            keep[rng.choice(np.flatnonzero(case.present))] = True
-        image *= keep[:, None, None, None]
-        return image, keep, regions, classes
-
-
-def _cut(volume: np.ndarray, centre: np.ndarray, crop: Crop) -> np.ndarray:
-    """(C, *crop) of a (C, D, H, W) volume about `centre`, with zeros where the volume is too small."""
-    out = np.zeros((volume.shape[0], *crop), volume.dtype)
-    source, target = crop_slices(centre, volume.shape[1:], crop)
-    out[:, *target] = volume[:, *source]
-    return out

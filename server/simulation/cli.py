@@ -60,6 +60,9 @@ def simulate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME if left out.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what the plan's folders hold, and train nothing.")
+    ] = False,
     baselines: Annotated[bool, typer.Option(help="Train and test the same network without a federation too.")] = True,
 ) -> None:
     """Train MTS-UNET over several virtual hospitals, and compare it with training without a federation."""
@@ -70,6 +73,9 @@ def simulate(
 
     if resume is not None and (plan is not None or out is not None):
         raise typer.BadParameter("--resume takes the plan and the folder from the run")
+    if explain:
+        _explain(plan)
+        return
     with Progress(
         TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     ) as progress:
@@ -86,6 +92,22 @@ def simulate(
     for caveat in summary.caveats:
         console.print(caveat, markup=False, highlight=False)
     console.print(f"report: {run.folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _explain(plan: Path | None) -> None:
+    from server.simulation.explain import lines, table
+    from server.simulation.gathering import gather
+    from server.simulation.preparation import load_plan
+
+    if plan is None:
+        raise typer.BadParameter("--explain needs a plan")
+    simulation = load_plan(plan)
+    if simulation.phantoms is not None:
+        raise typer.BadParameter("--explain needs a plan with sites: this one generates its cohort")
+    gathered = gather(simulation)
+    console.print(table(gathered, simulation.plan.grade_edition))
+    for line in lines(gathered):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from client.data.loading import CaseCache, write_segmentation
-from client.data.manifest import Case
+from client.data.cache import CaseCache
+from client.data.cases import Case
+from client.data.loading import write_segmentation
 from client.evaluation import measure, predict
 from server.plots import SliceImages, slice_images
 from server.simulation.baselines import local_folder
@@ -125,6 +126,6 @@ def shown_slices(test: Test, cases: list[Case], synthetic: bool) -> list[SliceIm
             labels = np.load(test.results / f"{case.id}.npy", allow_pickle=False)  # (D, H, W)
             predicted = np.stack([labels > 0, (labels == 1) | (labels == 4), labels == 4]).astype(np.float32)
             x, y, z = (float(edge) for edge in np.linalg.norm(loaded.grid.affine[:3, :3], axis=0))
-            image = loaded.image.astype(np.float32)
-            pictures.append(slice_images(case.id, image, loaded.regions, predicted, (x, y, z), synthetic))
+            image = loaded.image[:].astype(np.float32)
+            pictures.append(slice_images(case.id, image, loaded.regions[:], predicted, (x, y, z), synthetic))
     return pictures

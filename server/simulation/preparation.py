@@ -1,13 +1,18 @@
 """From a simulation plan to sites that can train: the cohort, a config for each site, and every case read once."""
 
-from collections.abc import Callable, Iterable
+import json
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.data.loading import CaseCache
-from client.data.manifest import Case, read_cases
-from shared_model.config import DataConfig, SimulationPlan, SiteConfig, load_config
-from shared_model.errors import DataError
+from client.data.cache import CaseCache
+from client.data.cases import Case
+from client.data.reading import read_cases
+from server.simulation.gathering import Gathered, Place, gather
+from shared_model.checkpoint import write_json
+from shared_model.config import DataConfig, PartitionedSites, SimulationPlan, SiteConfig, load_config, parse_config
+from shared_model.tasks import MODALITIES
 
 Progress = Callable[[int, int], None]
 """Told (done, of how many)."""
@@ -19,13 +24,19 @@ class Prepared:
 
     Attributes:
         configs: one for each site, its state below the run folder.
-        test: the held-out cases.
+        test: where the held-out cases lie.
         notes: what is special about a site, for the report.
+        caveats: what the report should say of the data as a whole.
     """
 
     configs: tuple[SiteConfig, ...]
-    test: DataConfig
+    test: tuple[DataConfig, ...]
     notes: dict[str, tuple[str, ...]]
+    caveats: tuple[str, ...] = ()
+
+    def test_cases(self, simulation: SimulationPlan) -> list[Case]:
+        """The held-out cases, in order."""
+        return [case for data in self.test for case in read_cases(data, simulation.plan.grade_edition)]
 
 
 def load_plan(path: Path) -> SimulationPlan:
@@ -36,50 +47,114 @@ def load_plan(path: Path) -> SimulationPlan:
     """
     plan = load_config(SimulationPlan, path)
     base = path.resolve().parent
+    mapping = None if plan.mapping is None else base / plan.mapping
 
     def absolute(data: DataConfig) -> DataConfig:
-        return data.model_copy(update={"folder": base / data.folder, "labels": base / data.labels})
+        data = data.below(base)
+        return data if data.mapping else data.model_copy(update={"mapping": mapping})
+
+    def partition(entry: PartitionedSites) -> PartitionedSites:
+        by = base / entry.by if isinstance(entry.by, Path) else entry.by
+        return entry.model_copy(update={"data": absolute(entry.data), "by": by})
 
     return plan.model_copy(
         update={
             "sites": tuple(site.model_copy(update={"data": absolute(site.data)}) for site in plan.sites),
-            "test": None if plan.test is None else absolute(plan.test),
+            "partitions": tuple(partition(entry) for entry in plan.partitions),
+            "test": tuple(absolute(data) for data in plan.test),
+            "mapping": mapping,
             "pretrained": None if plan.pretrained is None else base / plan.pretrained,
         }
     )
 
 
 def prepare(simulation: SimulationPlan, folder: Path, progress: Progress) -> Prepared:
-    """Make the built-in cohort, or take the plan's sites as they are.
+    """Make the built-in cohort, or gather the plan's sites; who is in which place is kept for a resumed run.
 
     Args:
         folder: of the run; phantoms are written below it.
+
+    Raises:
+        DataError, ConfigError: as `gather`.
     """
-    if simulation.phantoms is None:
-        assert simulation.test is not None
-        rows = [(site.site, site.data, site.tasks, site.held_out, site.minimum_cell) for site in simulation.sites]
-        notes: dict[str, tuple[str, ...]] = {}
-        test = simulation.test
-    else:
+    if simulation.phantoms is not None:
         from client.data.phantom import make_cohort
 
         *sites, generated = make_cohort(simulation.phantoms, folder / "cohort", simulation.plan.seed, progress)
-        rows = [(site.name, site.data, site.tasks, 0.2, simulation.phantoms.minimum_cell) for site in sites]
-        notes = {site.name: (site.note,) for site in sites}
-        test = generated.data
-    configs = tuple(
-        SiteConfig(
-            site=name,
-            data=data,
-            tasks=tasks,
-            held_out=held_out,
-            minimum_cell=cell,
-            device=simulation.device,
-            state=folder / "sites" / name,
+        configs = tuple(
+            SiteConfig(
+                site=site.name,
+                data=site.data,
+                tasks=site.tasks,
+                held_out=0.2,
+                minimum_cell=simulation.phantoms.minimum_cell,
+                device=simulation.device,
+                state=folder / "sites" / site.name,
+            )
+            for site in sites
         )
-        for name, data, tasks, held_out, cell in rows
+        return Prepared(configs, (generated.data,), {site.name: (site.note,) for site in sites})
+    kept = folder / "sites.json"
+    if not kept.exists():
+        write_json(kept, _described(gather(simulation), simulation, folder))
+    values = json.loads(kept.read_bytes())
+    return Prepared(
+        tuple(parse_config(SiteConfig, site, str(kept)) for site in values["sites"]),
+        tuple(parse_config(DataConfig, data, str(kept)) for data in values["test"]),
+        {name: tuple(notes) for name, notes in values["notes"].items()},
+        tuple(values["caveats"]),
     )
-    return Prepared(configs, test, notes)
+
+
+def _described(gathered: Gathered, simulation: SimulationPlan, folder: Path) -> dict[str, object]:
+    """What was gathered, as plain values."""
+
+    def chosen(place: Place) -> DataConfig:
+        return place.data.model_copy(update={"cases": tuple(case.id for case in place.cases)})
+
+    sites = []
+    for place in gathered.sites:
+        assert place.terms is not None
+        sites.append(
+            SiteConfig(
+                site=place.name,
+                data=chosen(place),
+                tasks=place.terms.tasks,
+                held_out=place.terms.held_out,
+                minimum_cell=place.terms.minimum_cell,
+                device=simulation.device,
+                state=folder / "sites" / place.name,
+            )
+        )
+    return {
+        "sites": [site.model_dump(mode="json") for site in sites],
+        "test": [chosen(place).model_dump(mode="json") for place in gathered.test],
+        "notes": {place.name: notes for place in gathered.sites if (notes := _notes(place, gathered))},
+        "caveats": _caveats(gathered),
+    }
+
+
+def _notes(place: Place, gathered: Gathered) -> list[str]:
+    """What the report says of a site's data."""
+    notes = []
+    lacking = Counter("+".join(name for name in MODALITIES if name not in case.images) for case in place.cases)
+    notes += [f"{count} of {len(place.cases)} cases lack {names}" for names, count in sorted(lacking.items()) if names]
+    if without := sum(case.mask is None for case in place.cases):
+        notes.append(f"{without} of {len(place.cases)} cases have no segmentation")
+    if any(case.mask_values == "whole-tumor" for case in place.cases):
+        notes.append("segmentations show the whole tumour alone")
+    if taken := sum(overlap.place == place.name for overlap in gathered.overlaps):
+        notes.append(f"{taken} cases left out, as their patients are elsewhere")
+    return notes
+
+
+def _caveats(gathered: Gathered) -> list[str]:
+    caveats = [f"{name} took no part: {why}." for name, why in gathered.skipped.items()]
+    for place in gathered.test:
+        lacking = sum(len(case.images) < len(MODALITIES) for case in place.cases)
+        if lacking:
+            caveats.append(f"{lacking} of {len(place.cases)} test cases lack a modality.")
+    return caveats
 
 
 def check(prepared: Prepared, simulation: SimulationPlan, test_cache: Path, progress: Progress) -> list[Case]:
@@ -89,29 +164,18 @@ def check(prepared: Prepared, simulation: SimulationPlan, test_cache: Path, prog
         The test cases.
 
     Raises:
-        DataError: a table or file that cannot be used; a patient in two sites, or in a site and the test set.
+        DataError: a table or file that cannot be used.
     """
     edition = simulation.plan.grade_edition
-    sites = [(config.site, config.state / "cache", read_cases(config.data, edition)) for config in prepared.configs]
-    test = read_cases(prepared.test, edition)
-    everything = [*sites, ("the test set", test_cache, test)]
-    _no_patient_twice((name, cases) for name, _, cases in everything)
-    total = sum(len(cases) for _, _, cases in everything)
+    sites = [(config.state / "cache", read_cases(config.data, edition)) for config in prepared.configs]
+    test = prepared.test_cases(simulation)
+    everything = [*sites, (test_cache, test)]
+    total = sum(len(cases) for _, cases in everything)
     done = 0
-    for _, cache, cases in everything:
+    for folder, cases in everything:
+        cache = CaseCache(folder)
         for case in cases:
-            CaseCache(cache).get(case)
+            cache.get(case)
             done += 1
             progress(done, total)
     return test
-
-
-def _no_patient_twice(groups: Iterable[tuple[str, list[Case]]]) -> None:
-    owner: dict[str, str] = {}
-    for name, cases in groups:
-        for case in cases:
-            if owner.setdefault(case.patient, name) != name:
-                raise DataError(
-                    f"case {case.id}: its patient is in {owner[case.patient]} and in {name}",
-                    "keep each patient in one place; leave the case out by data.cases",
-                )

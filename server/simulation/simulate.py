@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
-from client.data.manifest import Case
+from client.data.cases import Case
 from server.aggregation import build
 from server.report import write_report
 from server.results import round_rows, site_rows
@@ -167,7 +167,7 @@ class Run:
                 bytes_up=up,
                 seconds=json.loads((self.folder / "seconds.json").read_bytes())["seconds"],
             ),
-            caveats=self._caveats(len(cases)),
+            caveats=(*prepared.caveats, *self._caveats(len(cases))),
         )
         write_summary(summary, self.folder / "summary.json")
         write_report(summary, shown_slices(test, cases, plan.synthetic), self.folder / "report.html")

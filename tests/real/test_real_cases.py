@@ -7,8 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from client.data.cases import Case
 from client.data.loading import LoadedCase, load_case, write_segmentation
-from client.data.manifest import Case, read_cases
+from client.data.reading import read_cases
 from shared_model.config import DataConfig
 from shared_model.errors import DataError
 from shared_model.tasks import MODALITIES
@@ -92,8 +93,10 @@ def test_a_case_with_two_modalities(tmp_path: Path) -> None:
     place.mkdir(parents=True)
     for name in ("t1ce", "flair", "seg"):
         shutil.copyfile(MISSING_MODALITY / f"{name}.nii.gz", place / f"c_{name}.nii.gz")
-    header = "case,patient,idh,codel_1p19q,grade_histologic,grade_who2021,absent"
-    (tmp_path / "labels.csv").write_text(f"{header}\nc,p,,,4,4,t1+t2\n", encoding="utf-8")
+    header = "case,patient,idh,codel_1p19q,grade_histologic,grade_who2021,t1,t1ce,t2,flair,seg"
+    (tmp_path / "labels.csv").write_text(
+        f"{header}\nc,p,,,4,4,,c/c_t1ce.nii.gz,,c/c_flair.nii.gz,c/c_seg.nii.gz\n", encoding="utf-8"
+    )
     data = DataConfig(folder=place.parent, labels=tmp_path / "labels.csv")
     with pytest.raises(DataError, match=r"c_seg.nii.gz: holds both 3 and 4"):
         load_case(read_cases(data, "who2021")[0])

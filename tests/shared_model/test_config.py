@@ -41,10 +41,13 @@ BAD = {
         "plan: {name: a, synthetic: true, model: {tumor_aware: as-coded}}\nphantoms: {}",
         r"mix ours with as-coded",
     ),
-    "both": (GOOD + "sites: [{site: a, data: {folder: a, labels: b}, tasks: [wt]}]", r"give either phantoms or sites"),
+    "both": (
+        GOOD + "sites: [{site: a, data: {folder: a, labels: b}, tasks: [wt]}]",
+        r"give either phantoms, or sites and partitions",
+    ),
     "real but synthetic": (
         "plan: {name: a, synthetic: true}\nsites: [{site: a, data: {folder: a, labels: b}, tasks: [wt]}]\n"
-        "test: {folder: a, labels: b}",
+        "test: [{folder: a, labels: b}]",
         r"plan.synthetic must be true with phantoms and false with sites",
     ),
     "list": ("- a\n- b", r"holds no mapping"),
@@ -96,13 +99,12 @@ def test_relative_paths_are_taken_from_the_plans_folder(tmp_path: Path) -> None:
     path.write_text(
         "plan: {name: a, synthetic: false}\n"
         "sites: [{site: a, data: {folder: cases, labels: /tables/labels.csv}, tasks: [wt]}]\n"
-        "test: {folder: held-out, labels: held-out.csv}\n"
+        "test: [{folder: held-out, labels: held-out.csv}]\n"
     )
     plan = load_plan(path)
     assert plan.sites[0].data.folder == tmp_path / "cases"
     assert plan.sites[0].data.labels == Path("/tables/labels.csv")
-    assert plan.test is not None
-    assert plan.test.folder == tmp_path / "held-out"
+    assert plan.test[0].folder == tmp_path / "held-out"
 
 
 def test_equal_configs_have_equal_digests_and_others_not() -> None:

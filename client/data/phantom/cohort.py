@@ -12,6 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from client.data.manifest import PATHS
 from client.data.phantom.anatomy import grow_brain
 from client.data.phantom.diagnosis import Diagnosis, draw_diagnosis, draw_look
 from client.data.phantom.scanner import SCANNERS, acquire
@@ -20,9 +21,9 @@ from shared_model.config import DataConfig, PhantomCohort
 from shared_model.errors import DataError
 from shared_model.tasks import TASKS
 
-VERSION = 3
+VERSION = 4
 """Raised when the same seed would give other bytes."""
-HEADER = ("case", "patient", "idh", "codel_1p19q", "grade_histologic", "grade_who2021", "absent", "mask")
+HEADER = ("case", "patient", "idh", "codel_1p19q", "grade_histologic", "grade_who2021", *PATHS)
 MISSING_MODALITIES = ("t1", "t2", "t1+t2")
 
 
@@ -234,8 +235,10 @@ def _write_table(patients: list[Patient], path: Path, tests_1p19q: bool) -> None
                 ("codeleted" if truth.codeleted else "intact") if tests_1p19q else "",
                 truth.histologic,
                 truth.who2021,
-                patient.absent,
-                "yes",
+                *(
+                    "" if part in patient.absent.split("+") else f"{patient.case}/{patient.case}_{part}.nii.gz"
+                    for part in PATHS
+                ),
             )
         )
     path.write_text(text.getvalue(), encoding="utf-8")

@@ -1,7 +1,6 @@
 """Loading against hand-made volumes, writing back, the cache, and the crops."""
 
 import gzip
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.data.loading import CaseCache, Grid, LoadedCase, TrainingCrops, load_case
+from client.data.batches import TrainingCrops
+from client.data.cases import Case
+from client.data.loading import Grid, LoadedCase, load_case
 from client.data.loading import write_segmentation as write
-from client.data.manifest import Case
 from shared_model.errors import DataError
 from shared_model.tasks import MODALITIES
 
@@ -32,29 +32,32 @@ def save(path: Path, volume: np.ndarray, affine: np.ndarray) -> None:
     nib.save(nib.Nifti1Image(volume, affine), path)
 
 
-def make_case(folder: Path, affine: np.ndarray = AFFINES["RAS"], lacks: tuple[str, ...] = ()) -> Case:
-    """A box of noise as brain, and in it a tumour with the values 1, 2, 4."""
+def make_case(
+    folder: Path, affine: np.ndarray = AFFINES["RAS"], lacks: tuple[str, ...] = (), write: bool = True
+) -> Case:
+    """A box of noise as brain, and in it a tumour with the values 1, 2, 4; without `write` the files are there."""
     rng = np.random.default_rng(0)
     images = {}
     for name in MODALITIES:
         volume = np.zeros(SHAPE, np.int16)
         volume[4:16, 5:20, 3:15] = rng.integers(100, 900, (12, 15, 12))
         path = folder / "c" / f"c_{name}.nii.gz"
-        save(path, volume, affine)
+        if write:
+            save(path, volume, affine)
         if name not in lacks:
             images[name] = path
     mask = np.zeros(SHAPE, np.uint8)
     mask[6:12, 7:15, 5:11] = 2
     mask[7:11, 9:13, 6:10] = 1
     mask[7:9, 9:13, 6:10] = 4
-    save(folder / "c" / "c_seg.nii.gz", mask, affine)
+    if write:
+        save(folder / "c" / "c_seg.nii.gz", mask, affine)
     return Case(
         id="c",
         patient="p",
         images=images,
         mask=folder / "c" / "c_seg.nii.gz",
-        regions=("wt", "tc", "et"),
-        classes={"idh": 1, "codeletion": -1, "grade": 2},
+        labels={"idh": 1, "codeletion": -1, "grade_histologic": -1, "grade_who2021": 2},
     )
 
 
@@ -165,10 +168,10 @@ def change(path: Path, volume: np.ndarray | None = None, affine: np.ndarray | No
 
 def test_whole_tumour_masks_and_no_mask(tmp_path: Path) -> None:
     case = make_case(tmp_path)
-    whole = load_case(replace(case, regions=("wt",)))
+    whole = load_case(replace(case, mask_values="whole-tumor"))
     assert whole.region_known.tolist() == [True, False, False]
     assert whole.regions.sum((1, 2, 3)).tolist() == [288, 0, 0]
-    none = load_case(replace(case, mask=None, regions=()))
+    none = load_case(replace(case, mask=None))
     assert not none.regions.any() and not none.region_known.any() and none.tumor_voxels == 0
     assert none.centre == (8, 9, 8)
 
@@ -232,13 +235,13 @@ def faulty(case: Case, kind: str) -> str:
         ("not-gzip", "no readable NIfTI", "Copy or convert"),
         ("nan", "NaN or infinity", "Replace"),
         ("four-axes", "4 axes where 3", "Save it as one 3-D"),
-        ("zero", "every voxel is zero", "column 'absent'"),
+        ("zero", "every voxel is zero", "eave the case's t2 out"),
         ("flat-affine", "affine cannot be inverted", "Mend the header"),
         ("gone", "no such file", "Put it there"),
         ("value", "the value 7", "4 or 3 (enhancing)"),
-        ("fraction", "the value 0.5", "whole-tumor"),
+        ("fraction", "the value 0.5", "data.masks"),
         ("both", "both 3 and 4", "Rewrite"),
-        ("empty", "no tumour", "column 'mask'"),
+        ("empty", "no tumour", "data.without_mask"),
     ],
 )
 def test_a_faulty_file_is_named(tmp_path: Path, kind: str, said: str, remedy: str) -> None:
@@ -248,32 +251,6 @@ def test_a_faulty_file_is_named(tmp_path: Path, kind: str, said: str, remedy: st
         load_case(case)
     message = str(caught.value)
     assert name in message and said in message and remedy in message and "\n" not in message
-
-
-def test_the_cache_equals_loading_and_follows_its_sources(tmp_path: Path) -> None:
-    case, cache = make_case(tmp_path), CaseCache(tmp_path / "cache")
-    loaded, kept = load_case(case), cache.get(case)
-    again = cache.get(case)
-    for other in (kept, again):
-        assert isinstance(other.image, np.memmap) and not other.image.flags.writeable
-        for name in ("image", "present", "regions", "region_known", "classes"):
-            assert np.array_equal(getattr(loaded, name), getattr(other, name))
-        assert (other.centre, other.tumor_voxels) == (loaded.centre, loaded.tumor_voxels)
-        assert all(np.array_equal(value, vars(other.grid)[name]) for name, value in vars(loaded.grid).items())
-    assert len(list((tmp_path / "cache").iterdir())) == 1
-    os.utime(case.images["t1"], ns=(1, 1))
-    cache.get(case)
-    cache.get(replace(case, regions=("wt",)))
-    assert len(list((tmp_path / "cache").iterdir())) == 3
-    assert not list((tmp_path / "cache").glob(".partial*"))
-
-
-def test_a_faulty_case_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
-    case = make_case(tmp_path)
-    faulty(case, "nan")
-    with pytest.raises(DataError):
-        CaseCache(tmp_path / "cache").get(case)
-    assert not (tmp_path / "cache").exists()
 
 
 def test_draws_from_equal_generators_are_equal(tmp_path: Path) -> None:
@@ -292,7 +269,7 @@ def test_draws_from_equal_generators_are_equal(tmp_path: Path) -> None:
 
 def test_shapes_types_and_masking_of_a_batch(tmp_path: Path) -> None:
     case = make_case(tmp_path, lacks=("t2",))
-    loaded, bare = load_case(case), load_case(replace(case, mask=None, regions=()))
+    loaded, bare = load_case(case), load_case(replace(case, mask=None))
     crops, rng = TrainingCrops((32, 16, 16), 0.5), np.random.default_rng(0)
     for _ in range(20):
         batch = crops.draw([loaded, bare], rng)

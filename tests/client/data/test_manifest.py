@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from client.data.manifest import Case, read_cases
+from client.data.cases import Case, LeftOut
+from client.data.reading import read, read_cases
 from shared_model.config import DataConfig
 from shared_model.errors import DataError
 from shared_model.tasks import MODALITIES
@@ -33,9 +34,10 @@ def test_a_full_row(tmp_path: Path) -> None:
         patient="p-1",
         images=files,
         mask=tmp_path / "cases/a-1/a-1_seg.nii.gz",
-        regions=("wt", "tc", "et"),
-        classes={"idh": 1, "codeletion": 1, "grade": 0},
+        labels={"idh": 1, "codeletion": 1, "grade_histologic": 0, "grade_who2021": 0},
     )
+    assert case.regions == ("wt", "tc", "et")
+    assert case.classes == {"idh": 1, "codeletion": 1, "grade": 0}
 
 
 def test_blank_is_missing_and_never_negative(tmp_path: Path) -> None:
@@ -55,13 +57,10 @@ def test_byte_order_mark_crlf_blanks_and_other_columns(tmp_path: Path) -> None:
     assert (case.patient, case.classes["idh"], case.classes["codeletion"]) == ("p-1", 1, -1)
 
 
-def test_absent_modalities(tmp_path: Path) -> None:
-    data = write_site(tmp_path, f"{HEADER},absent\n{ROW},t1+t2\n", lacks=("t1", "t2"))
-    assert tuple(read_cases(data, "who2021")[0].images) == ("t1ce", "flair")
-
-
-def test_a_case_without_a_mask(tmp_path: Path) -> None:
-    (case,) = read_cases(write_site(tmp_path, f"{HEADER},mask\n{ROW},no\n", lacks=("seg",)), "who2021")
+def test_paths_in_the_table_and_blanks_for_what_a_case_lacks(tmp_path: Path) -> None:
+    table = f"{HEADER},t1,t1ce,t2,flair,seg\n{ROW},,a-1/a-1_t1ce.nii.gz,,a-1/a-1_flair.nii.gz,\n"
+    (case,) = read_cases(write_site(tmp_path, table, lacks=("t1", "t2", "seg")), "who2021")
+    assert case.images == {m: tmp_path / "cases/a-1" / f"a-1_{m}.nii.gz" for m in ("t1ce", "flair")}
     assert (case.mask, case.regions) == (None, ())
 
 
@@ -92,9 +91,12 @@ FAULTS = {
     "traversal": (f"{HEADER}\n../a-1,p-1,,,,\n", ("row 2, column case: '../a-1'", "Use letters")),
     "absolute": (f"{HEADER}\n/a-1,p-1,,,,\n", ("row 2, column case: '/a-1'", "Use letters")),
     "no-name": (f"{HEADER}\n,p-1,,,,\n", ("row 2, column case: ''", "Use letters")),
-    "all-absent": (f"{HEADER},absent\n{ROW},t1+t1ce+t2+flair\n", ("column absent: all four", "Take this case out")),
-    "absent-word": (f"{HEADER},absent\n{ROW},t1c\n", ("column absent: 't1c'", "t1, t1ce, t2, flair")),
-    "mask-word": (f"{HEADER},mask\n{ROW},maybe\n", ("column mask: 'maybe'", "Write yes, no")),
+    "all-absent": (f"{HEADER},t1,t1ce,t2,flair,seg\n{ROW},,,,,\n", ("row 2: all four", "Take this case out")),
+    "some-paths": (f"{HEADER},t1,t2\n{ROW},,\n", ("column 't1ce' is missing", "t1, t1ce, t2, flair, seg, or none")),
+    "shared-file": (
+        f"{HEADER},t1,t1ce,t2,flair,seg\n{ROW},a-1/a-1_t1.nii.gz,,a-1/a-1_t1.nii.gz,,\n",
+        ("a-1_t1.nii.gz: is named 2 times", "its own file"),
+    ),
 }
 
 
@@ -103,15 +105,33 @@ def test_a_faulty_table_is_named(tmp_path: Path, table: str, said: tuple[str, ..
     with pytest.raises(DataError) as caught:
         read_cases(write_site(tmp_path, table), "who2021")
     message = str(caught.value)
-    assert str(tmp_path / "labels.csv") in message and "\n" not in message
+    assert str(tmp_path) in message and "\n" not in message
     for part in said:
         assert part in message
 
 
-@pytest.mark.parametrize(("part", "remedy"), [("t2", "name t2 in the case's column 'absent'"), ("seg", "write no")])
-def test_a_missing_file_is_named(tmp_path: Path, part: str, remedy: str) -> None:
-    with pytest.raises(DataError, match=f"a-1_{part}.nii.gz: no such file .*row 2.*{remedy}"):
+@pytest.mark.parametrize("part", ["t2", "seg"])
+def test_a_missing_file_is_named(tmp_path: Path, part: str) -> None:
+    with pytest.raises(DataError, match=f"a-1_{part}.nii.gz: no such file, named in row 2 of labels.csv.*blank"):
         read_cases(write_site(tmp_path, f"{HEADER}\n{ROW}\n", lacks=(part,)), "who2021")
+
+
+def test_every_faulty_row_is_found_at_once(tmp_path: Path) -> None:
+    table = f"{HEADER}\n{ROW}\nb-2,p-2,NOS,,,\nc-3,,,,,\nd-4,p-4,,,,\n"
+    reading = read(write_site(tmp_path, table, names=("a-1", "b-2", "c-3")))
+    assert [case.id for case in reading.cases] == ["a-1"]
+    assert [finding.severity for finding in reading.findings] == ["error"] * 3
+    for finding, said in zip(reading.findings, ("row 3, column idh", "row 4, column patient", "d-4_t1"), strict=True):
+        assert said in finding.where and finding.remedy
+
+
+def test_excluded_patients_are_left_out_by_name(tmp_path: Path) -> None:
+    table = f"{HEADER}\n{ROW}\nb-2,p-2,,,,\nb-3,p-2,,,,\n"
+    data = write_site(tmp_path, table, names=("a-1", "b-2", "b-3"))
+    (tmp_path / "withdrawn.txt").write_text("# consent withdrawn\n\np-2\n", encoding="utf-8")
+    reading = read(data.model_copy(update={"exclude": tmp_path / "withdrawn.txt"}))
+    assert [case.id for case in reading.require()] == ["a-1"]
+    assert reading.left_out == [LeftOut("b-2", "excluded"), LeftOut("b-3", "excluded")]
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from client.data.loading import load_case
-from client.data.manifest import read_cases
 from client.data.phantom import PhantomSite, make_cohort
 from client.data.phantom.anatomy import grow_brain
 from client.data.phantom.cohort import HOSPITALS, draw_patients, make_case
 from client.data.phantom.diagnosis import CODELETED, IDH_MUTANT, draw_diagnosis, draw_look
 from client.data.phantom.scanner import REGION_Z
 from client.data.phantom.tumor import arrival_times, grow_tumor
+from client.data.reading import read_cases
 from shared_model.config import PhantomCohort
 from shared_model.errors import DataError
 from shared_model.tasks import MODALITIES, TASKS
