@@ -2,6 +2,7 @@
 
 import time
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -14,7 +15,7 @@ from client.evaluation import evaluate
 from client.state import Answers
 from client.training import round_job, train
 from shared_model import wire
-from shared_model.config import Plan, SiteConfig
+from shared_model.config import Plan, SiteConfig, load_config
 from shared_model.disclosure import disclose, rounded_down
 from shared_model.errors import RefusedError
 from shared_model.network import MTSUNet, build_network
@@ -33,6 +34,17 @@ from shared_model.tasks import MISSING, TASKS
 def has_label(case: Case, task: str) -> bool:
     """Whether a case can train a task."""
     return task in case.regions if TASKS[task].is_region else case.classes[task] != MISSING
+
+
+def load_site(path: Path) -> SiteConfig:
+    """A hospital's config; its relative paths are taken from the file's folder.
+
+    Raises:
+        ConfigError: see load_config.
+    """
+    config = load_config(SiteConfig, path)
+    base = path.resolve().parent
+    return config.model_copy(update={"data": config.data.below(base), "state": base / config.state})
 
 
 class Site:

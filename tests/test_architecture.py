@@ -53,8 +53,10 @@ def test_there_are_files_to_check() -> None:
         ("nilearn", ("client/data/phantom/",)),
         ("matplotlib", ("server/plots.py",)),
         ("jinja2", ("server/report.py",)),
-        ("typer", ("server/simulation/cli.py",)),
-        ("click", ("server/simulation/cli.py",)),
+        ("typer", ("server/simulation/cli.py", "client/cli.py")),
+        ("click", ("server/simulation/cli.py", "client/cli.py")),
+        ("blosc2", ("client/data/cache.py",)),
+        ("PIL", ("client/data/sheet.py", "server/plots.py")),
         ("psutil", ("server/simulation/reaper.py",)),
     ],
 )

@@ -90,7 +90,7 @@ class CaseCache:
             facts: dict[str, Any] = json.loads((entry / "facts.json").read_bytes())
             if entry.name not in self._checked:
                 for name in _ARRAYS:
-                    if _sha256(_path(entry, name)) != facts["sha256"][name]:
+                    if content_hash(_path(entry, name)) != facts["sha256"][name]:
                         return None
                 self._checked.add(entry.name)
             return facts
@@ -110,7 +110,7 @@ class CaseCache:
                 "tumor_voxels": loaded.tumor_voxels,
                 "grid": grid,
                 "owner": _owner(case.patient),
-                "sha256": {name: _sha256(_path(partial, name)) for name in _ARRAYS},
+                "sha256": {name: content_hash(_path(partial, name)) for name in _ARRAYS},
             }
             write_json(partial / "facts.json", facts)
             if self._facts(entry) is None:
@@ -145,7 +145,7 @@ class CaseCache:
                 kept = memo.read_text(encoding="ascii")
                 if len(kept) == 64:
                     return kept
-            found = _sha256(path)
+            found = content_hash(path)
         except FileNotFoundError:
             raise DataError(f"{path}: no such file", "put it there") from None
         except (OSError, RuntimeError) as error:
@@ -162,7 +162,8 @@ def _owner(patient: str) -> str:
     return hashlib.sha256(patient.encode()).hexdigest()
 
 
-def _sha256(path: Path | str) -> str:
+def content_hash(path: Path | str) -> str:
+    """sha256 of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

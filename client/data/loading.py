@@ -4,6 +4,7 @@ A loaded case lies in RAS orientation (axes run to the patient's right, front an
 each modality with mean 0 and standard deviation 1 over its non-zero voxels; what was zero stays zero.
 """
 
+import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 from monai.transforms import NormalizeIntensity
 from monai.transforms.utils import generate_spatial_bounding_box
 from nibabel.filebasedimages import ImageFileError
+from nibabel.openers import Opener
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
 
@@ -30,6 +32,12 @@ MAXIMUM_SIDE = 1024
 """A file whose header claims more voxels than this along an axis is refused unread."""
 MAXIMUM_VOXELS = 512**3
 """The same for all voxels together."""
+UNREADABLE = (
+    *(OSError, EOFError, zlib.error, ValueError, TypeError, ArithmeticError, LookupError, MemoryError, RuntimeError),
+    *(ImageFileError, HeaderDataError, struct.error),
+)
+"""What nibabel raises on damaged files."""
+
 Crop = tuple[int, int, int]
 
 
@@ -93,18 +101,36 @@ class LoadedCase:
     grid: Grid
 
 
+Files = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Modality, `seg` or `brain` to voxels and affine of its file."""
+
+
+def files_of(case: Case) -> dict[str, Path]:
+    """Every file of a case: its modalities, `seg` and `brain`."""
+    extra = {"seg": case.mask, "brain": case.brain_mask}
+    return {**case.images, **{name: path for name, path in extra.items() if path is not None}}
+
+
 def load_case(case: Case) -> LoadedCase:
     """Read, check, reorient, cut and normalise one case.
 
     Raises:
         DataError: naming the file that cannot be used, and why.
     """
+    return assemble(case, {name: read_volume(path) for name, path in files_of(case).items()})
+
+
+def assemble(case: Case, files: Files) -> LoadedCase:
+    """The case from the content of its files.
+
+    Raises:
+        DataError: naming the file that cannot be used, and why.
+    """
     volumes: dict[str, np.ndarray] = {}
     first: tuple[Path, np.ndarray] | None = None
-    extra = {"seg": case.mask, "brain": case.brain_mask}
-    paths = {**case.images, **{name: path for name, path in extra.items() if path is not None}}
-    for name, path in paths.items():
-        volume, affine = _read(path)
+    paths = files_of(case)
+    for name, (volume, affine) in files.items():
+        path = paths[name]
         if first is None:
             first = path, affine
         elif volume.shape != next(iter(volumes.values())).shape or not np.allclose(affine, first[1], atol=1e-2):
@@ -166,20 +192,33 @@ def triple(values: Sequence[float] | np.ndarray) -> Crop:
     return x, y, z
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels as float32 and affine as float64 of a 3-D NIfTI file."""
+def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels as float32 and affine as float64 of a 3-D NIfTI file.
+
+    Raises:
+        DataError: no such file, no whole NIfTI, not three axes, NaN or infinity in it.
+    """
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise DataError(f"{path}: its name does not end in .nii or .nii.gz", "convert it to NIfTI")
     try:
+        with Opener(path) as opened:
+            raw = nib.Nifti1Header.from_fileobj(opened, check=False)
         file = nib.load(path)
         shape = file.shape
         if len(shape) != 3:
             raise DataError(f"{path}: has {len(shape)} axes where 3 are expected", "save it as one 3-D volume")
         if min(shape) < 1 or max(shape) > MAXIMUM_SIDE or np.prod(shape) > MAXIMUM_VOXELS:
             raise DataError(f"{path}: its header claims {'x'.join(map(str, shape))} voxels", "check the file")
+        if not isinstance(file, nib.Nifti2Image) and raw["sform_code"] <= 0:
+            if raw["qform_code"] <= 0:
+                raise DataError(f"{path}: does not say how it lies (sform and qform are unset)", "convert it again")
+            if not (raw["pixdim"][1:4] > 0).all():
+                raise DataError(f"{path}: its header gives voxels of no size", "convert it again")
         affine = np.asarray(file.affine, np.float64)
         volume = np.asarray(file.dataobj, np.float32)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", "put it there") from None
-    except (OSError, EOFError, zlib.error, ValueError, TypeError, ImageFileError, HeaderDataError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{path}: no readable NIfTI, or cut off ({type(error).__name__})", "copy or convert it again"
         ) from None

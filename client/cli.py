@@ -1,0 +1,108 @@
+"""mtsunet-client: what a hospital runs."""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
+
+import click
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from shared_model.errors import EXIT_INPUT, MtsunetError
+
+EXIT_WARNINGS = 1
+Preset = Literal["tiny", "base", "small"]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+console = Console(stderr=False, soft_wrap=True)
+SiteFile = Annotated[Path, typer.Option("--site", help="The hospital's config file (YAML).")]
+
+
+@app.callback()
+def client() -> None:
+    """A hospital's side of a federation. Images, labels and patient rows stay on this machine."""
+
+
+@app.command()
+def check(
+    site: SiteFile,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there are warnings.")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Draw all cases with mask outlines into this PNG.")] = None,
+    preset: Annotated[Preset, typer.Option(help="Network whose training step is measured here.")] = "tiny",
+    crop: Annotated[tuple[int, int, int], typer.Option(help="Its crop, in voxels.")] = (64, 64, 64),
+    batch: Annotated[int, typer.Option(help="Its batch.")] = 2,
+) -> None:
+    """Look at the site's data and machine before training: exit 0 clean, 1 warnings with --strict, 2 errors."""
+    from client.data.checks import check_site
+    from client.data.reading import read
+    from client.data.sheet import write_sheet
+    from client.preflight import machine
+    from client.site import load_site
+
+    config = load_site(site)
+    with _bar() as progress:
+        looking = progress.add_task("cases", total=None)
+        report = check_site(config, lambda done, total: progress.update(looking, completed=done, total=total))
+        measuring = progress.add_task(f"training step, {preset}", total=1)
+        facts, found = machine(config, report.cases, preset, crop, batch)
+        progress.update(measuring, completed=1)
+        report.findings += found
+        report.sort()
+        if sheet is not None:
+            drawing = progress.add_task("contact sheet", total=None)
+            cases = read(config.data).cases
+            write_sheet(cases, sheet, lambda done, total: progress.update(drawing, completed=done, total=total))
+    if as_json:
+        print(json.dumps({"site": config.site, "machine": facts, **asdict(report)}, indent=1, sort_keys=True))
+    else:
+        for line in _lines(asdict(report), facts):
+            console.print(line, markup=False, highlight=False)
+        for finding in report.findings:
+            console.print(str(finding), markup=False, highlight=False)
+        numbers = [f"{report.number(severity)} {severity}s" for severity in ("error", "warning", "note")]
+        console.print(", ".join(numbers), highlight=False)
+    if report.number("error"):
+        raise typer.Exit(EXIT_INPUT)
+    if strict and report.number("warning"):
+        raise typer.Exit(EXIT_WARNINGS)
+
+
+def _lines(report: dict[str, Any], facts: dict[str, Any]) -> list[str]:
+    lines = [f"{report['cases']} cases of {report['patients']} patients, {len(report['left_out'])} left out"]
+    for name, classes in report["counts"].items():
+        lines.append(f"{name}: " + ", ".join(f"{count} {word}" for word, count in classes.items()))
+    return lines + [f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()]
+
+
+def _bar() -> Progress:
+    shown = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=shown
+    )
+
+
+def main() -> None:
+    """Entry point: bad input ends with one line and a set exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except MtsunetError as error:
+        print(f"mtsunet-client: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        print("mtsunet-client: stopped.", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
