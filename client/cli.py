@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from shared_model.errors import EXIT_INPUT, MtsunetError
+from shared_model.errors import EXIT_INPUT, ConfigError, MtsunetError
 
 EXIT_WARNINGS = 1
 Preset = Literal["tiny", "base", "small"]
@@ -72,6 +72,31 @@ def check(
         raise typer.Exit(EXIT_INPUT)
     if strict and report.number("warning"):
         raise typer.Exit(EXIT_WARNINGS)
+
+
+@app.command()
+def prepare(
+    site: SiteFile,
+    processes: Annotated[int, typer.Option(min=1, help="Cases at the same time.")] = max(1, (os.cpu_count() or 2) // 2),
+) -> None:
+    """Bring scans to one grid of 1 mm without skulls: from `raw` in the config to `data`. Goes on where it was."""
+    try:
+        from client.data.preparation.prepare import prepare_site
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the package {error.name} is missing", "install federated-mtsunet[prepare]") from None
+    from client.site import load_site
+
+    config = load_site(site)
+    with _bar() as progress:
+        task = progress.add_task("cases", total=None)
+        findings = prepare_site(
+            config, processes, lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    for finding in findings:
+        console.print(str(finding), markup=False, highlight=False)
+    console.print(f"manifest: {config.data.labels}", markup=False, highlight=False)
+    if findings:
+        raise typer.Exit(EXIT_INPUT)
 
 
 def _lines(report: dict[str, Any], facts: dict[str, Any]) -> list[str]:

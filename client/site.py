@@ -44,7 +44,8 @@ def load_site(path: Path) -> SiteConfig:
     """
     config = load_config(SiteConfig, path)
     base = path.resolve().parent
-    return config.model_copy(update={"data": config.data.below(base), "state": base / config.state})
+    raw = None if config.raw is None else config.raw.below(base)
+    return config.model_copy(update={"data": config.data.below(base), "raw": raw, "state": base / config.state})
 
 
 class Site:

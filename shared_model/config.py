@@ -193,6 +193,9 @@ class SiteConfig(Config):
 
     site: Name
     data: DataConfig
+    raw: DataConfig | None = None
+    """Scans as they come, which `mtsunet-client prepare` turns into `data`: a manifest, whose paths may be folders of
+    DICOM files, or bids."""
     tasks: TaskNames
     """The tasks that this site trains: declared, never derived from its data."""
     held_out: float = Field(0.2, ge=0, lt=1)

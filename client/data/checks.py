@@ -24,7 +24,7 @@ from shared_model.disclosure import rounded_down
 from shared_model.errors import DataError
 from shared_model.tasks import MISSING, MODALITIES, TASKS
 
-HEAD_LITRES = 2.2
+HEAD_LITRES = 2.6
 """A brain has less; voxels that are not zero and fill more hold a skull."""
 SATURATED = 0.005
 """Share of the brain at one modality's largest value from which on it is called saturated."""

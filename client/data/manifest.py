@@ -29,8 +29,11 @@ PATHS = (*MODALITIES, "seg")
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def read_manifest(data: DataConfig, edition: GradeEdition) -> Reading:
+def read_manifest(data: DataConfig, edition: GradeEdition, series: bool = False) -> Reading:
     """All cases of a table, in its order, with every fault of every row.
+
+    Args:
+        series: a path may be a folder, of a DICOM series.
 
     Raises:
         DataError: the table as a whole cannot be read.
@@ -52,7 +55,7 @@ def read_manifest(data: DataConfig, edition: GradeEdition) -> Reading:
             reading.left_out.append(LeftOut(row["case"], NOT_CHOSEN))
             continue
         try:
-            case = _case(data, number, row, edition, with_paths)
+            case = _case(data, number, row, edition, with_paths, series)
             if case.id in seen:
                 raise DataError(
                     f"{data.labels}: row {number}, column case: '{case.id}' stands in row {seen[case.id]} too",
@@ -76,7 +79,9 @@ def _shared_files(cases: list[Case]) -> list[Finding]:
     ]
 
 
-def _case(data: DataConfig, number: int, row: dict[str, str], edition: GradeEdition, with_paths: bool) -> Case:
+def _case(
+    data: DataConfig, number: int, row: dict[str, str], edition: GradeEdition, with_paths: bool, series: bool
+) -> Case:
     where = f"{data.labels}: row {number}"
     name = row["case"]
     if not FOLDER_NAME.fullmatch(name):
@@ -89,7 +94,7 @@ def _case(data: DataConfig, number: int, row: dict[str, str], edition: GradeEdit
     labels = {label_name(column): read_label(where, column, row[column]) for column in VOCABULARY}
     if said := conflict(labels):
         raise DataError(f"{where}, columns idh and codel_1p19q: {said}", CONFLICT_REMEDY)
-    paths = _paths(data, row, where, with_paths)
+    paths = _paths(data, row, where, with_paths, series)
     mask = paths.pop("seg", None)
     if not paths:
         raise DataError(f"{where}: all four modalities are blank", "take this case out of the table")
@@ -125,7 +130,7 @@ def read_label(where: str, column: str, value: str) -> int:
     return words[value.lower()]
 
 
-def _paths(data: DataConfig, row: dict[str, str], where: str, with_paths: bool) -> dict[str, Path]:
+def _paths(data: DataConfig, row: dict[str, str], where: str, with_paths: bool, series: bool) -> dict[str, Path]:
     assert data.labels is not None
     name = row["case"]
     if with_paths:
@@ -135,6 +140,6 @@ def _paths(data: DataConfig, row: dict[str, str], where: str, with_paths: bool) 
         paths = {part: data.folder / name / f"{name}_{part}.nii.gz" for part in PATHS}
         remedy = f"put it there, or give each file's path in the columns {', '.join(PATHS)}, blank where there is none"
     for path in paths.values():
-        if not is_file(path):
+        if not is_file(path) and not (series and path.is_dir()):
             raise DataError(f"{path}: no such file, named in {where.rpartition(': ')[2]} of {data.labels.name}", remedy)
     return paths

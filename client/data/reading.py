@@ -12,18 +12,23 @@ from shared_model.config import DataConfig
 from shared_model.errors import DataError
 
 
-def read(data: DataConfig, edition: GradeEdition = "who2021") -> Reading:
+def read(data: DataConfig, edition: GradeEdition = "who2021", *, series: bool = False) -> Reading:
     """Every case, row and folder of a site, with what is wrong about them.
 
     Excluded patients, and cases beside those that `data.cases` names, are left out. Cases of one person carry one
     patient's name, also where a table knows him by several.
 
+    Args:
+        series: a manifest may name folders of DICOM files, for preparation.
+
     Raises:
         DataError: a table or folder that cannot be read at all.
         ConfigError: an unknown layout.
     """
-    readers = {"manifest": read_manifest, "bids": read_bids}
-    reading = readers.get(data.layout, read_public)(data, edition)
+    if data.layout == "manifest":
+        reading = read_manifest(data, edition, series)
+    else:
+        reading = (read_bids if data.layout == "bids" else read_public)(data, edition)
     reading.cases = one_name_each(reading.cases)
     _leave_out_excluded(data, reading)
     _check_chosen(data, reading)
