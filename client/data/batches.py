@@ -82,8 +82,8 @@ class TrainingCrops:
             centre = rng.integers(0, size)
         else:
             centre = np.array(case.centre) + np.round(rng.uniform(-1, 1, 3) * np.array(self.crop) / 6).astype(int)
-        image = _cut(case.image, centre, self.crop).astype(np.float32)  # (4, *crop)
-        regions = _cut(case.regions, centre, self.crop).astype(np.float32)  # (3, *crop)
+        image = cut(case.image, centre, self.crop).astype(np.float32)  # (4, *crop)
+        regions = cut(case.regions, centre, self.crop).astype(np.float32)  # (3, *crop)
         if anywhere and regions[0].sum() < case.tumor_voxels / 2:
             classes = np.full_like(classes, MISSING)
 
@@ -100,7 +100,7 @@ class TrainingCrops:
         return image, keep, regions, classes
 
 
-def _cut(volume: Volume, centre: np.ndarray, crop: Crop) -> np.ndarray:
+def cut(volume: Volume, centre: np.ndarray, crop: Crop) -> np.ndarray:
     """(C, *crop) of a (C, D, H, W) volume about `centre`, with zeros where the volume is too small."""
     out = np.zeros((volume.shape[0], *crop), volume.dtype)
     source, target = crop_slices(centre, volume.shape[1:], crop)

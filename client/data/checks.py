@@ -184,7 +184,7 @@ def _contrasts(loaded: LoadedCase, image: np.ndarray, brain: np.ndarray, tumor: 
         found.append(("t2 and flair look swapped: fluid is bright on flair", swapped))
     elif {"t1", "t2"} <= set(volumes) and of("t1", bright("t2")) > of("t2", bright("t1")):
         found.append(("t1 and t2 look swapped: fluid is bright on t1", swapped))
-    elif {"t1", "flair"} <= set(volumes) and of("t1", tumor) > of("flair", tumor):
+    elif {"t1", "flair"} <= set(volumes) and of("t1", tumor) > max(0.5, of("flair", tumor)):
         found.append(("t1 and flair look swapped: the tumour is brighter on t1", swapped))
     elif "flair" in volumes and of("flair", tumor) < 0.5:
         found.append(("the segmentation is not bright on flair", "check that it is this patient's"))

@@ -4,6 +4,7 @@ A loaded case lies in RAS orientation (axes run to the patient's right, front an
 each modality with mean 0 and standard deviation 1 over its non-zero voxels; what was zero stays zero.
 """
 
+import gzip
 import struct
 import zlib
 from collections.abc import Sequence
@@ -16,9 +17,9 @@ import numpy as np
 from monai.transforms import NormalizeIntensity
 from monai.transforms.utils import generate_spatial_bounding_box
 from nibabel.filebasedimages import ImageFileError
-from nibabel.openers import Opener
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from client.data.cases import Case, MaskValues
 from shared_model.errors import DataError
@@ -32,9 +33,11 @@ MAXIMUM_SIDE = 1024
 """A file whose header claims more voxels than this along an axis is refused unread."""
 MAXIMUM_VOXELS = 512**3
 """The same for all voxels together."""
+MAXIMUM_BYTES = MAXIMUM_VOXELS * 8 + 2**20
+"""The same for a decompressed file."""
 UNREADABLE = (
     *(OSError, EOFError, zlib.error, ValueError, TypeError, ArithmeticError, LookupError, MemoryError, RuntimeError),
-    *(ImageFileError, HeaderDataError, struct.error),
+    *(ImageFileError, HeaderDataError, WrapStructError, struct.error),
 )
 """What nibabel raises on damaged files."""
 
@@ -192,6 +195,18 @@ def triple(values: Sequence[float] | np.ndarray) -> Crop:
     return x, y, z
 
 
+_NIFTI_2 = (struct.pack("<i", 540), struct.pack(">i", 540))
+
+
+def _content(path: Path) -> bytes:
+    """The file, decompressed whole: nibabel stops at the last voxel, before the checksum that tells a flipped bit."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        content = file.read(MAXIMUM_BYTES + 1)
+    if len(content) > MAXIMUM_BYTES:
+        raise DataError(f"{path}: holds over {MAXIMUM_BYTES // 2**20} MB", "check the file")
+    return content
+
+
 def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Voxels as float32 and affine as float64 of a 3-D NIfTI file.
 
@@ -201,15 +216,18 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not path.name.endswith((".nii", ".nii.gz")):
         raise DataError(f"{path}: its name does not end in .nii or .nii.gz", "convert it to NIfTI")
     try:
-        with Opener(path) as opened:
-            raw = nib.Nifti1Header.from_fileobj(opened, check=False)
-        file = nib.load(path)
+        content = _content(path)
+        kind = nib.Nifti2Image if content[:4] in _NIFTI_2 else nib.Nifti1Image
+        raw = kind.header_class(content[: kind.header_class.sizeof_hdr], check=False)
+        if raw.get_data_dtype().kind not in "iuf":
+            raise DataError(f"{path}: holds complex numbers or colours", "save its magnitude as plain numbers")
+        file = kind.from_bytes(content)
         shape = file.shape
         if len(shape) != 3:
             raise DataError(f"{path}: has {len(shape)} axes where 3 are expected", "save it as one 3-D volume")
         if min(shape) < 1 or max(shape) > MAXIMUM_SIDE or np.prod(shape) > MAXIMUM_VOXELS:
             raise DataError(f"{path}: its header claims {'x'.join(map(str, shape))} voxels", "check the file")
-        if not isinstance(file, nib.Nifti2Image) and raw["sform_code"] <= 0:
+        if raw["sform_code"] <= 0:
             if raw["qform_code"] <= 0:
                 raise DataError(f"{path}: does not say how it lies (sform and qform are unset)", "convert it again")
             if not (raw["pixdim"][1:4] > 0).all():

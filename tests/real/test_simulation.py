@@ -40,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"site": site, "data": {**where, "cases": cases, "masks": masks}, "tasks": tasks, "minimum_cell": 1}
             for site, (cases, masks, tasks) in SITES.items()
         ],
-        "test": {**where, "cases": TEST},
+        "test": [{**where, "cases": TEST}],
     }
     folder = tmp_path_factory.mktemp("real")
     (folder / "plan.yaml").write_text(yaml.safe_dump(plan))

@@ -33,7 +33,7 @@ def plan_on(cohort: Cohort, folder: Path) -> dict[str, Any]:
                 "minimum_cell": 1,
             }
         ],
-        "test": cohort.sites[-1].data.model_dump(mode="json"),
+        "test": [cohort.sites[-1].data.model_dump(mode="json")],
     }
 
 
@@ -88,8 +88,8 @@ def not_a_number(values: dict[str, Any], folder: Path) -> str:
 
 
 def patient_in_training_and_test(values: dict[str, Any], folder: Path) -> str:
-    values["test"] = {"folder": str(folder / "cases"), "labels": str(folder / "labels.csv")}
-    return "its patient is in one and in the test set"
+    values["test"] = [{"folder": str(folder / "cases"), "labels": str(folder / "labels.csv")}]
+    return "one: no case is left"
 
 
 def unknown_rule(values: dict[str, Any], folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from client.data.cases import CONFLICT_REMEDY, NOT_CHOSEN, Case, Finding, GradeEdition, LeftOut, Reading
@@ -88,8 +89,10 @@ class _Book:
             for record in read_records(source, path, data.read_as)[0]:
                 match = re.fullmatch(source.case, record.name)
                 also = also_named(source, match) if match else frozenset()
+                patient = {match.groupdict().get("patient") or record.name} if match else set()
+                known = replace(record, also=record.also | also | patient)
                 for one in self.all_names((record.name, *also, *record.also)):
-                    self._foreign.setdefault(one, []).append(record)
+                    self._foreign.setdefault(one, []).append(known)
 
     def all_names(self, names: Iterable[str]) -> frozenset[str]:
         """As Mapping.all_names; without a mapping the names themselves."""
