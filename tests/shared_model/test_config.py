@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.data.datasets import dataset
+from client.site import load_site
 from server.simulation.preparation import load_plan
 from shared_model.config import Plan, SimulationPlan, TrainingConfig, load_config, parse_config
 from shared_model.errors import ConfigError
@@ -88,10 +90,26 @@ def test_any_value_is_taken_or_refused_by_name(values: object) -> None:
 
 def test_every_shipped_plan_loads() -> None:
     plans = [ROOT / "server/simulation/demo.yaml", ROOT / "benchmarks/quality.yaml"]
-    plans += sorted((ROOT / "site_configs").rglob("*.yaml"))
-    assert len(plans) > 2
+    plans += sorted((ROOT / "site_configs" / "simulation").glob("*.yaml"))
+    assert len(plans) > 5
     for path in plans:
         load_plan(path)
+
+
+def test_every_shipped_hospital_config_loads() -> None:
+    (path,) = (ROOT / "site_configs" / "hospital").glob("*.yaml")
+    config = load_site(path)
+    assert config.raw is not None and config.data.folder == path.parent / "prepared/cases"
+    assert config.data.exclude == path.parent / "withdrawn.txt"
+
+
+@pytest.mark.parametrize("name", ["public-sets", "fets-institutions", "tcga-sites"])
+def test_every_layout_of_a_shipped_plan_is_described(name: str) -> None:
+    plan = load_plan(ROOT / "site_configs" / "simulation" / f"{name}.yaml")
+    entries = [*(site.data for site in plan.sites), *(entry.data for entry in plan.partitions), *plan.test]
+    for data in entries:
+        assert dataset(data.layout) and all(dataset(source) for source in data.label_tables)
+        assert data.mapping == plan.mapping
 
 
 def test_relative_paths_are_taken_from_the_plans_folder(tmp_path: Path) -> None:

@@ -187,9 +187,9 @@ def test_files_say_synthetic_and_load(written: tuple[Path, dict[str, PhantomSite
 def test_absent_modalities_have_no_file(written: tuple[Path, dict[str, PhantomSite]]) -> None:
     folder, sites = written
     with (folder / "dogwood" / "labels.csv").open(encoding="utf-8") as file:
-        table = {row["case"]: row["absent"] for row in csv.DictReader(file)}
+        table = {row["case"]: {name for name in MODALITIES if not row[name]} for row in csv.DictReader(file)}
     for case in read_cases(sites["dogwood"].data, "who2021"):
-        lacking = set(table[case.id].split("+")) - {""}
+        lacking = table[case.id]
         on_disk = {path.name.split("_")[1].split(".")[0] for path in (folder / "dogwood/cases" / case.id).iterdir()}
         assert on_disk - {"seg"} == set(case.images) == set(MODALITIES) - lacking
         assert load_case(case).present.tolist() == [name not in lacking for name in MODALITIES]

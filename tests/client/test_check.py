@@ -1,0 +1,103 @@
+"""mtsunet-client check, run as a hospital runs it: exit codes, JSON, the contact sheet, and nothing but the truth."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tests.federation import Cohort
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def site_file(folder: Path, cohort: Cohort, **changes: Any) -> Path:
+    data = cohort.sites[0].data
+    values = {
+        "site": "north",
+        "data": {"folder": str(data.folder), "labels": str(data.labels)},
+        "tasks": ["wt", "tc", "et", "idh"],
+        "minimum_cell": 1,
+        "state": str(folder / "state"),
+        **changes,
+    }
+    (folder / "site.yaml").write_text(yaml.safe_dump(values))
+    return folder / "site.yaml"
+
+
+def client(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "client.cli", *arguments],
+        **{"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300},
+    )
+
+
+def test_a_sound_site_is_clean(cohort: Cohort, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    done = client("check", "--site", str(site_file(tmp_path, cohort)), "--json", "--strict", "--sheet", str(sheet))
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    cases = report["cases"]
+    assert cases == report["counts"]["wt"]["cases"] == sum(report["counts"]["idh"].values()) == 8
+    assert {finding["severity"] for finding in report["findings"]} == {"note"}  # tasks that it could declare
+    assert "MB" in report["machine"]["training_step"] and "free" in report["machine"]["disk"]
+    picture = np.asarray(Image.open(sheet))
+    assert picture.shape == (cases * 176, 640, 3)
+    assert (picture[..., 0] != picture[..., 1]).any()  # outlines are in colour
+    assert not (tmp_path / "state").exists()
+
+
+def test_warnings_count_with_strict_alone(cohort: Cohort, tmp_path: Path) -> None:
+    path = str(site_file(tmp_path, cohort, minimum_cell=11))  # too few cases for every declared task
+    plain = client("check", "--site", path)
+    assert plain.returncode == 0 and "fewer than the minimum cell of 11" in plain.stdout
+    assert client("check", "--site", path, "--strict").returncode == 1
+
+
+def test_errors_end_with_2_and_name_file_and_remedy(cohort: Cohort, tmp_path: Path) -> None:
+    data = cohort.sites[0].data
+    assert data.labels is not None
+    lines = data.labels.read_text().splitlines()
+    broken = tmp_path / "labels.csv"
+    broken.write_text(
+        "\n".join([lines[0], lines[1].replace(",wildtype,", ",WT,").replace(",mutant,", ",MUT,"), *lines[2:]])
+    )
+    done = client(
+        "check", "--site", str(site_file(tmp_path, cohort, data={"folder": str(data.folder), "labels": str(broken)}))
+    )
+    assert done.returncode == 2
+    assert f"error: {broken}: row 2, column idh" in done.stdout and "wildtype, mutant, or nothing" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"device": "cuda"}, "no CUDA device is visible"),
+        ({"tasks": ["wt", "mgmt"]}, "'mgmt' is no task"),
+        ({"data": {"layout": "brats", "folder": "."}}, "'brats' is not known"),
+        ({"data": {"layout": "egd", "folder": "nowhere"}}, "no such folder"),
+        ({"sites": 3}, "sites"),
+    ],
+)
+def test_a_mistake_in_the_config_is_one_line(
+    cohort: Cohort, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    import torch
+
+    if "device" in changes and torch.cuda.is_available():
+        pytest.skip("a CUDA device is visible")
+    done = client("check", "--site", str(site_file(tmp_path, cohort, **changes)))
+    assert done.returncode == 2 and said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_prepare_without_scans_is_one_line(cohort: Cohort, tmp_path: Path) -> None:
+    done = client("prepare", "--site", str(site_file(tmp_path, cohort)))
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("mtsunet-client: raw: is missing. Say there where")
