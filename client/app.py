@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.clientapp import ClientApp
 
 from client.site import Site
+from client.withdrawal import Withdrawals
 from shared_model import wire
 from shared_model.checkpoint import write_json
 from shared_model.config import Plan, SiteConfig, parse_config
@@ -22,8 +23,11 @@ TENSORS = "tensors"
 
 
 @lru_cache(maxsize=8)
-def _site(config: SiteConfig, run: str) -> Site:
+def _site(config: SiteConfig, run: str, excluded: frozenset[str]) -> Site:
     """The site in a run that it opened, from its state folder; a process that serves many messages reads it once.
+
+    Args:
+        excluded: hashes of the patients who withdrew: with another one, all is read anew.
 
     Raises:
         RefusedError: the run was never opened here.
@@ -46,16 +50,19 @@ def answer(config: SiteConfig, header: str, tensors: Tensors) -> tuple[str, Tens
     """
     message = wire.decode(header)
     try:
+        withdrawals = Withdrawals(config.state)
+        withdrawals.notice(config)
+        excluded = frozenset(withdrawals.patients)
         if isinstance(message, wire.Opening):
             if message.release != wire.RELEASE:
                 raise RefusedError(f"coordinator runs release {message.release}", "run the same release on both sides")
             write_json(config.state / "runs" / f"{message.run}.json", message.plan.model_dump(mode="json"))
-            return wire.encode(_site(config, message.run).open()), {}
+            return wire.encode(_site(config, message.run, excluded).open()), {}
         if isinstance(message, wire.Work):
-            update, trained = _site(config, message.run).work(message, tensors)
+            update, trained = _site(config, message.run, excluded).work(message, tensors)
             return wire.encode(update), trained
         if isinstance(message, wire.Closing):
-            return wire.encode(_site(config, message.run).close(message, tensors)), {}
+            return wire.encode(_site(config, message.run, excluded).close(message, tensors)), {}
         raise RefusedError(f"a site is not sent '{message.kind}'", "check the sender's release")
     except RefusedError as error:
         reason = str(error)

@@ -14,6 +14,7 @@ from client.data.split import stored_split
 from client.evaluation import evaluate
 from client.state import Answers
 from client.training import round_job, train
+from client.withdrawal import Withdrawals
 from shared_model import wire
 from shared_model.config import Plan, SiteConfig, load_config
 from shared_model.disclosure import disclose, rounded_down
@@ -28,6 +29,7 @@ from shared_model.parameters import (
     tasks_of,
     trained_names,
 )
+from shared_model.scores import SiteScores
 from shared_model.tasks import MISSING, TASKS
 
 
@@ -57,6 +59,7 @@ class Site:
         self.run = run
         self.device = torch.device(config.device)
         self.answers = Answers(config.state)
+        self.withdrawals = Withdrawals(config.state)
         self._cache = CaseCache(config.state / "cache")
 
     @cached_property
@@ -114,6 +117,8 @@ class Site:
         """
         if work.plan != self.plan.digest():
             raise RefusedError("the plan is not the one that the run was opened with", "open the run again")
+        if work.round <= self.withdrawals.declined.get(self.run, 0):
+            raise RefusedError("a patient withdrew after this round was answered", "go on without this site's answer")
         if kept := self.answers.find(work):
             return kept
         started = time.monotonic()
@@ -129,7 +134,7 @@ class Site:
             base=work.base,
             site=self.config.site,
             cases=self.counts,
-            evaluation=disclose(evaluation, self.config.minimum_cell),
+            evaluation=self._disclosed(evaluation),
             seconds=time.monotonic() - started,
         )
         self.answers.keep(work, update, tensors, trained.moments)
@@ -139,7 +144,13 @@ class Site:
         """Evaluate the final weights and forget the run's kept answers."""
         network = self._network(final, closing.base)
         evaluation = evaluate(network, self.held_out_cases, self.plan, self.tasks)
+        disclosed = self._disclosed(evaluation)
         self.answers.forget(self.run)
-        return wire.Evaluated(
-            run=self.run, site=self.config.site, evaluation=disclose(evaluation, self.config.minimum_cell)
-        )
+        self.withdrawals.end(self.run)
+        return wire.Evaluated(run=self.run, site=self.config.site, evaluation=disclosed)
+
+    def _disclosed(self, evaluation: SiteScores) -> SiteScores:
+        """What may leave of an evaluation; nothing in a run that too few patients left by withdrawal."""
+        if self.withdrawals.suppresses(self.run, self.config.minimum_cell):
+            return SiteScores()
+        return disclose(evaluation, self.config.minimum_cell)

@@ -54,7 +54,7 @@ def admit(update: Update, tensors: Mapping[str, np.ndarray], terms: Terms, curre
     """The update's tensors, checked.
 
     Raises:
-        RefusedError: another run, round or base; a count that is not the one the site opened with; a tensor that is
+        RefusedError: another run, round or base; a count beyond the one the site opened with; a tensor that is
             missing, unasked for, of the wrong shape or dtype, or not finite.
     """
     if (update.run, update.round, update.base) != (current.run, current.index, current.base_digest):
@@ -63,7 +63,7 @@ def admit(update: Update, tensors: Mapping[str, np.ndarray], terms: Terms, curre
         raise RefusedError(f"signs as '{update.site}'", "mend the site's name")
     for group in sorted(set(update.cases) | set(terms.cases)):
         said, opened = update.cases.get(group), terms.cases.get(group)
-        if said != opened:
+        if said is None or opened is None or not 0 < said <= opened:  # fewer, where a patient withdrew
             raise RefusedError(
                 f"claims {said} cases for '{group}', but opened the run with {opened}",
                 "open the run with true counts",

@@ -20,6 +20,7 @@ import blosc2
 import numpy as np
 
 from client.data.cases import Case
+from client.data.identity import key
 from client.data.loading import MARGIN, PREPROCESSING, Crop, Grid, LoadedCase, load_case, triple
 from shared_model.checkpoint import write_bytes, write_json
 from shared_model.errors import DataError
@@ -159,7 +160,7 @@ def _path(entry: Path, name: str) -> str:
 
 
 def _owner(patient: str) -> str:
-    return hashlib.sha256(patient.encode()).hexdigest()
+    return hashlib.sha256(key(patient).encode()).hexdigest()
 
 
 def content_hash(path: Path | str) -> str:

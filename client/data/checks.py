@@ -19,6 +19,7 @@ from client.data.datasets import datasets
 from client.data.loading import Files, LoadedCase, assemble, files_of, read_volume
 from client.data.phi import scan_header, scan_name, scan_sidecar, sidecars
 from client.data.reading import read
+from client.withdrawal import Withdrawals
 from shared_model.config import SiteConfig
 from shared_model.disclosure import rounded_down
 from shared_model.errors import DataError
@@ -80,6 +81,7 @@ def check_site(config: SiteConfig, progress: Callable[[int, int], None] = lambda
     report.findings += _duplicates(hashes)
     report.findings += _names(config, reading.cases)
     report.findings += _tasks(config, reading.cases)
+    report.findings += _withdrawn(config)
     if len(spacings) > 1:
         sizes = ", ".join(f"{'x'.join(f'{side:g}' for side in size)} ({n})" for size, n in spacings.most_common(4))
         what = f"voxels differ in size between cases: {sizes} mm"
@@ -225,6 +227,15 @@ def _names(config: SiteConfig, cases: Sequence[Case]) -> list[Finding]:
             seen.add(mark)
             unique.append(finding)
     return unique
+
+
+def _withdrawn(config: SiteConfig) -> list[Finding]:
+    """Runs that patients took part in who have withdrawn since."""
+    runs = Counter(run for part in Withdrawals(config.state).patients.values() for run in part)
+    return [
+        Finding("note", f"run {run}", f"{count} withdrawn patients took part", "its released models hold them")
+        for run, count in sorted(runs.items())
+    ]
 
 
 def _tasks(config: SiteConfig, cases: Sequence[Case]) -> list[Finding]:

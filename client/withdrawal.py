@@ -1,0 +1,95 @@
+"""What follows when a patient withdraws: named in `data.exclude`, he leaves training and held-out set at once.
+
+Besides: cache entries and kept answers that hold him are deleted, and a round whose answer is gone is declined, never
+answered anew; until the run ends, or `minimum_cell` patients have gone in it, its evaluations stay suppressed, since
+the difference of two would tell of him; and the runs that he took part in stay listed, for their released models hold
+him. state/withdrawals.json keeps hashes, no names.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from client.data.cache import CaseCache
+from client.data.identity import key
+from client.data.tables import read_list
+from shared_model.checkpoint import write_json
+from shared_model.config import SiteConfig
+from shared_model.errors import DataError
+
+
+def patient_hash(patient: str) -> str:
+    """sha256 of a patient's name as it is compared."""
+    return hashlib.sha256(key(patient).encode()).hexdigest()
+
+
+class Withdrawals:
+    """The withdrawals that a site has seen.
+
+    Attributes:
+        patients: hash of each withdrawn patient -> runs that he took part in.
+        changed: run -> withdrawn patients who took part in it while it was open.
+        declined: run -> last round whose answer was deleted.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._path = state / "withdrawals.json"
+        try:
+            values: dict[str, Any] = json.loads(self._path.read_bytes()) if self._path.exists() else {}
+        except (OSError, ValueError):
+            raise DataError(f"{self._path}: cannot be read", "restore it; without it nobody may train here") from None
+        self.patients: dict[str, list[str]] = values.get("patients", {})
+        self.changed: dict[str, int] = values.get("changed", {})
+        self.declined: dict[str, int] = values.get("declined", {})
+
+    def notice(self, config: SiteConfig) -> None:
+        """Look at the exclusion list, and do what newly named patients ask for.
+
+        Raises:
+            DataError: the list cannot be read.
+        """
+        listed = read_list(config.data.exclude) if config.data.exclude else ()
+        new = {name: patient_hash(name) for name in listed if patient_hash(name) not in self.patients}
+        if not new:
+            return
+        drawn = self._drawn()
+        took_part = {name for name, code in new.items() if code in drawn}
+        runs = sorted(path.stem for path in (self._state / "runs").glob("*.json"))
+        if took_part:
+            CaseCache(self._state / "cache").forget(took_part)
+            for run in runs:
+                self._decline(run)
+                self.changed[run] = self.changed.get(run, 0) + len(took_part)
+        self.patients |= {code: runs if name in took_part else [] for name, code in new.items()}
+        self._write()
+
+    def _drawn(self) -> set[str]:
+        """Hashes of all patients that any split of this site ever held."""
+        found: set[str] = set()
+        for path in (self._state / "splits").glob("*.json"):
+            found |= set(json.loads(path.read_bytes())["held_out"])
+        return found
+
+    def _decline(self, run: str) -> None:
+        """Delete the run's kept answers and moments."""
+        folder = self._state / "answers" / run
+        rounds = [int(path.name[:4]) for path in folder.glob("[0-9]*")] if folder.exists() else []
+        self.declined[run] = max([self.declined.get(run, 0), *rounds])
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def suppresses(self, run: str, minimum_cell: int) -> bool:
+        """Whether evaluations of this run stay at the site."""
+        return 0 < self.changed.get(run, 0) < minimum_cell
+
+    def end(self, run: str) -> None:
+        """The run has ended."""
+        if run in self.changed or run in self.declined:
+            self.changed.pop(run, None)
+            self.declined.pop(run, None)
+            self._write()
+
+    def _write(self) -> None:
+        write_json(self._path, {"patients": self.patients, "changed": self.changed, "declined": self.declined})
