@@ -167,4 +167,4 @@ def test_there_must_be_a_run_to_resume(
 def test_the_options_are_these(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(monkeypatch, "--help") == 0
     options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
-    assert options == {"--out", "--resume", "--baselines", "--no-baselines", "--help"}
+    assert options == {"--out", "--resume", "--explain", "--baselines", "--no-baselines", "--help"}

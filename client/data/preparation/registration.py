@@ -62,10 +62,15 @@ def grid() -> tuple[Image, np.ndarray]:
     return brain, affine
 
 
+def _coarse(image: Image) -> Image:
+    return ants.resample_image(image, (float(COARSE_MM),) * 3, use_voxels=False, interp_type=0)
+
+
 def rigid(fixed: Image, moving: Image, out: Path) -> None:
     """Keep as `out` the rigid transform from `fixed` to `moving`, found by mutual information."""
     with tempfile.TemporaryDirectory(dir=out.parent) as work:
-        found = ants.registration(fixed, moving, "Rigid", random_seed=SEED, outprefix=f"{work}/rigid")
+        coarse = [_coarse(image) for image in (fixed, moving)]
+        found = ants.registration(*coarse, "Rigid", random_seed=SEED, outprefix=f"{work}/rigid")
         shutil.copyfile(found["fwdtransforms"][0], out)
 
 
@@ -76,7 +81,7 @@ def to_template(anchor: Image, stripped: bool, out: Path) -> np.ndarray | None:
         stripped: the anchor holds a brain alone; then no mask is made.
     """
     brain, mask, affine = _template(COARSE_MM)
-    coarse = ants.resample_image(anchor, (float(COARSE_MM),) * 3, use_voxels=False, interp_type=0)
+    coarse = _coarse(anchor)
     over = None if stripped else mask
     with tempfile.TemporaryDirectory(dir=out.parent) as work:
         start = ants.affine_initializer(

@@ -40,7 +40,7 @@ def test_an_unknown_layout_is_refused_with_the_known_ones() -> None:
         (("    idh:", "    mgmt:"), "'mgmt' is no label"),
         ((r"BT\d{4}", r"BT(\d{4}"), "no regular expression"),
         (("mask_values: regions", "mask_values: 1/2/5"), "mask_values"),
-        (("title:", "titel:"), "titel"),
+        (("title:", "titel: x\ntitle:"), "titel"),
     ],
 )
 def test_a_faulty_description_is_refused(tmp_path: Path, change: tuple[str, str], said: str) -> None:
