@@ -103,6 +103,22 @@ def test_two_brats_cases_of_one_ucsf_patient_share_a_split(tmp_path: Path) -> No
     assert reading.cases[1].labels["idh"] == 0 and reading.cases[0].labels["idh"] == 0
 
 
+def test_institutions_become_sites_and_each_gives_to_the_test_set(tmp_path: Path) -> None:
+    data = LAYOUTS["fets-2022"](tmp_path / "FeTS2022")
+    rows = ["1,FeTS2022_00001", "1,FeTS2022_00002", "7,FeTS2022_00003", "7,FeTS2022_00099"]
+    (tmp_path / "partitioning_1.csv").write_text("\n".join(["Partition_ID,Subject_ID", *rows]) + "\n")
+    entry = {
+        **{"data": {"layout": "fets-2022", "folder": "FeTS2022", "labels": str(data.labels)}, "tasks": TASKS},
+        **{"by": "partitioning_1.csv", "smallest": 2, "minimum_cell": 1},
+    }
+    gathered = gather(load_plan(plan(tmp_path, {}, partitions=[entry], test_share=0.34)))
+    assert [site.name for site in gathered.sites] == ["institution-1", "others"]
+    test = [case.id for part in gathered.test for case in part.cases]
+    training = [case.id for site in gathered.sites for case in site.cases]
+    assert sorted(test + training) == ["FeTS2022_00001", "FeTS2022_00002", "FeTS2022_00003"]
+    assert len(test) == 1 and test[0] != "FeTS2022_00003"
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "server.simulation.cli", *arguments],

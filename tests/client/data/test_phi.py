@@ -88,8 +88,8 @@ def test_every_date_is_found(day: object, shape: str) -> None:
 
 
 @given(st.text(max_size=80))
-def test_any_text_can_be_looked_at(text: str) -> None:
-    kinds(text)
+def test_a_name_is_found_in_any_text(text: str) -> None:
+    assert "a person's name" in kinds(f"{text} DOE^JANE")
 
 
 def test_the_check_finds_all_places_at_once(tmp_path: Path) -> None:
