@@ -99,9 +99,9 @@ def _skipped(name: str, entry: SimulatedSite | PartitionedSites, gathered: Gathe
     if folder.is_dir():
         return False
     described = datasets().get(entry.data.layout)
-    how = f"{described.source}: {described.unpack}" if described else "check data.folder"
+    how = described.where if described else "check data.folder"
     if entry.missing == "stop":
-        raise ConfigError(f"{folder}: no such folder, for {name}", f"{how.rstrip('.')}; or say 'missing: skip'")
+        raise ConfigError(f"{folder}: no such folder, for {name}", f"{how}; or say 'missing: skip' in the plan")
     gathered.skipped[name] = f"its folder {folder} is not there"
     return True
 

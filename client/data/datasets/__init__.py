@@ -98,6 +98,11 @@ class Dataset(Config):
     remarks: tuple[str, ...] = ()
     """What a user should know."""
 
+    @property
+    def where(self) -> str:
+        """Where it is got and what to do with it: the remedy for a folder that is not there."""
+        return f"get it from {self.source}. {self.unpack.rstrip('.')}"
+
     @model_validator(mode="after")
     def _known(self) -> "Dataset":
         if set(self.images) != set(MODALITIES):

@@ -46,7 +46,7 @@ def _case_folders(described: Dataset, data: DataConfig, reading: Reading) -> lis
     try:
         names = sorted(entry.name for entry in parent.iterdir() if entry.is_dir())
     except OSError:
-        raise DataError(f"{parent}: no such folder, or not readable", f"{described.unpack}") from None
+        raise DataError(f"{parent}: no such folder, or not readable", described.where) from None
     found = []
     for name in names:
         match = pattern.fullmatch(name)
@@ -62,7 +62,7 @@ def _case_folders(described: Dataset, data: DataConfig, reading: Reading) -> lis
         else:
             found.append((case, match))
     if not found and data.cases is None:
-        raise DataError(f"{parent}: holds no case of {described.title}", f"{described.unpack}")
+        raise DataError(f"{parent}: holds no case of {described.title}", described.where)
     return found
 
 
@@ -169,7 +169,7 @@ def _case(
     if described.brain_mask is not None:
         brain_mask = data.folder / described.brain_mask.format(case=name)
         if not is_file(brain_mask):
-            raise DataError(f"{brain_mask}: no such file", described.unpack)
+            raise DataError(f"{brain_mask}: no such file", described.where)
     return [
         Case(
             id=name,
