@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from client.data.cache import CaseCache
-from client.data.cases import Case
+from client.data.cases import Case, has_label
 from client.data.loading import LoadedCase
 from client.data.reading import read_cases
 from client.data.split import stored_split
@@ -30,12 +30,6 @@ from shared_model.parameters import (
     trained_names,
 )
 from shared_model.scores import SiteScores
-from shared_model.tasks import MISSING, TASKS
-
-
-def has_label(case: Case, task: str) -> bool:
-    """Whether a case can train a task."""
-    return task in case.regions if TASKS[task].is_region else case.classes[task] != MISSING
 
 
 def load_site(path: Path) -> SiteConfig:

@@ -6,23 +6,17 @@ the difference of two would tell of him; and the runs that he took part in stay 
 him. state/withdrawals.json keeps hashes, no names.
 """
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from client.data.cache import CaseCache
-from client.data.identity import key
+from client.data.identity import patient_hash
 from client.data.tables import read_list
 from shared_model.checkpoint import write_json
 from shared_model.config import SiteConfig
 from shared_model.errors import DataError
-
-
-def patient_hash(patient: str) -> str:
-    """sha256 of a patient's name as it is compared."""
-    return hashlib.sha256(key(patient).encode()).hexdigest()
 
 
 class Withdrawals:

@@ -20,7 +20,7 @@ import blosc2
 import numpy as np
 
 from client.data.cases import Case
-from client.data.identity import key
+from client.data.identity import patient_hash
 from client.data.loading import MARGIN, PREPROCESSING, Crop, Grid, LoadedCase, load_case, triple
 from shared_model.checkpoint import write_bytes, write_json
 from shared_model.errors import DataError
@@ -76,7 +76,7 @@ class CaseCache:
 
     def forget(self, patients: set[str]) -> int:
         """Delete the entries of these patients; their number."""
-        owners = {_owner(name) for name in patients}
+        owners = {patient_hash(name) for name in patients}
         gone = 0
         for entry in sorted((self.folder / "cases").glob("[0-9a-f]*")):
             facts = self._facts(entry)
@@ -110,7 +110,7 @@ class CaseCache:
                 "centre": loaded.centre,
                 "tumor_voxels": loaded.tumor_voxels,
                 "grid": grid,
-                "owner": _owner(case.patient),
+                "owner": patient_hash(case.patient),
                 "sha256": {name: content_hash(_path(partial, name)) for name in _ARRAYS},
             }
             write_json(partial / "facts.json", facts)
@@ -157,10 +157,6 @@ class CaseCache:
 
 def _path(entry: Path, name: str) -> str:
     return str(entry / f"{name}.b2nd")
-
-
-def _owner(patient: str) -> str:
-    return hashlib.sha256(key(patient).encode()).hexdigest()
 
 
 def content_hash(path: Path | str) -> str:

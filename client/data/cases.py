@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from shared_model.errors import DataError
-from shared_model.tasks import CLASSES, MISSING, REGIONS
+from shared_model.tasks import CLASSES, MISSING, REGIONS, TASKS
 
 GradeEdition = Literal["who2021", "histologic"]
 Severity = Literal["error", "warning", "note"]
@@ -136,6 +136,11 @@ def conflict(labels: dict[str, int]) -> str | None:
 
 
 CONFLICT_REMEDY = "check both results; a 1p/19q-codeleted glioma is IDH-mutant, so blank the one that is wrong"
+
+
+def has_label(case: Case, task: str) -> bool:
+    """Whether a case can train a task."""
+    return task in case.regions if TASKS[task].is_region else case.classes[task] != MISSING
 
 
 def counts(cases: Sequence[Case]) -> dict[str, dict[str, int]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from client.data.cache import content_hash
-from client.data.cases import Case, Finding, LeftOut, Severity, counts
+from client.data.cases import Case, Finding, LeftOut, Severity, counts, has_label
 from client.data.datasets import datasets
 from client.data.loading import Files, LoadedCase, assemble, files_of, read_volume
 from client.data.phi import scan_header, scan_name, scan_sidecar, sidecars
@@ -23,7 +23,7 @@ from client.withdrawal import Withdrawals
 from shared_model.config import SiteConfig
 from shared_model.disclosure import rounded_down
 from shared_model.errors import DataError
-from shared_model.tasks import MISSING, MODALITIES, TASKS
+from shared_model.tasks import MODALITIES, TASKS
 
 HEAD_LITRES = 2.6
 """A brain has less; voxels that are not zero and fill more hold a skull."""
@@ -149,13 +149,13 @@ def _intensities(case: Case, files: Files) -> list[Finding]:
     return found
 
 
-def _anatomy(case: Case, loaded: LoadedCase, voxel_ml: float) -> list[Finding]:
+def _anatomy(case: Case, loaded: LoadedCase, voxel_mm3: float) -> list[Finding]:
     """Skull, mask and contrasts that do not fit."""
     where = f"case {case.id}"
     image = loaded.image[:].astype(np.float32)  # (4, D, H, W)
     brain = (image != 0).any(0)
     found = []
-    litres = float(brain.sum()) * voxel_ml / 1e6
+    litres = float(brain.sum()) * voxel_mm3 / 1e6
     if litres > HEAD_LITRES:
         what = f"{litres:.1f} litres are not zero: it is not skull-stripped"
         found.append(Finding("error", where, what, "extract the brain, e.g. with mtsunet-client prepare"))
@@ -206,17 +206,13 @@ def _duplicates(hashes: dict[str, list[str]]) -> list[Finding]:
 
 def _names(config: SiteConfig, cases: Sequence[Case]) -> list[Finding]:
     """Names and sidecars; those of public data sets are published, and their names are left alone."""
-    found = []
-    folders: set[Path] = set()
-    for case in cases:
-        for path in files_of(case).values():
-            folders.add(path.parent)
-            if config.data.layout not in datasets():
-                found += scan_name(path, config.data.folder)
-    if config.data.layout not in datasets():
-        for folder in sorted(folders):
-            for path in sidecars(folder):
-                found += scan_sidecar(path)
+    if config.data.layout in datasets():
+        return []
+    files = [path for case in cases for path in files_of(case).values()]
+    found = [finding for path in files for finding in scan_name(path, config.data.folder)]
+    for folder in sorted({path.parent for path in files}):
+        for path in sidecars(folder):
+            found += scan_sidecar(path)
     seen: set[tuple[str, str]] = set()
     unique = []
     for finding in found:
@@ -242,10 +238,7 @@ def _tasks(config: SiteConfig, cases: Sequence[Case]) -> list[Finding]:
     """Declared tasks without labels, and labels of tasks that are not declared."""
     found = []
     for name, task in TASKS.items():
-        if task.is_region:
-            labelled = sum(name in case.regions for case in cases)
-        else:
-            labelled = sum(case.classes[name] != MISSING for case in cases)
+        labelled = sum(has_label(case, name) for case in cases)
         usable = rounded_down(labelled, config.minimum_cell)
         if name in config.tasks and not usable:
             what = f"{task.title}: {labelled} labelled cases, fewer than the minimum cell of {config.minimum_cell}"

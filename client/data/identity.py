@@ -1,5 +1,6 @@
 """Who is who across data sets: one patient has many names, and must count as one."""
 
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,11 @@ NOWHERE = ("", "n/a", "na")
 def key(name: str) -> str:
     """A name as it is compared: small letters, no leading zeros, so that UCSF-PDGM-004 is UCSF-PDGM-0004."""
     return re.sub(r"\d+", lambda digits: str(int(digits.group())), name.strip().lower())
+
+
+def patient_hash(patient: str) -> str:
+    """sha256 of a patient's name as it is compared: what a site's state holds in the name's place."""
+    return hashlib.sha256(key(patient).encode()).hexdigest()
 
 
 class Mapping:

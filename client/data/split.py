@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from client.data.cases import Case
-from client.data.identity import key
+from client.data.identity import patient_hash
 from shared_model.checkpoint import write_json
 from shared_model.errors import DataError
 
@@ -49,7 +49,7 @@ def stored_split(folder: Path, cases: Sequence[Case], share: float, seed: int) -
         DataError: the kept draw cannot be read.
     """
     path = folder / "splits" / f"{seed}-{share:g}.json"
-    hashes = {case.patient: hashlib.sha256(key(case.patient).encode()).hexdigest() for case in cases}
+    hashes = {case.patient: patient_hash(case.patient) for case in cases}
     try:
         stored: dict[str, bool] = json.loads(path.read_bytes())["held_out"] if path.exists() else {}
         kept = {patient: stored[name] for patient, name in hashes.items() if name in stored}

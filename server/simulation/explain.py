@@ -58,16 +58,8 @@ def _by_reason(left: list[LeftOut]) -> list[str]:
     """One line a reason: how many, why, and who."""
     reasons: dict[str, list[str]] = {}
     for one in left:
-        reasons.setdefault(_generic(one), []).append(one.what)
+        reasons.setdefault(one.why, []).append(one.what)
     return [
         f"{len(names)}: {why} ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
         for why, names in reasons.items()
     ]
-
-
-def _generic(one: LeftOut) -> str:
-    """The reason without the name that it may repeat."""
-    for phrase in ("a further row of", "no folder for"):
-        if one.why.startswith(phrase):
-            return f"{phrase} a patient" if phrase.startswith("a further") else "rows of the table without a folder"
-    return one.why

@@ -25,14 +25,12 @@ class Place:
         data: where its cases lie; `cases` names those that are used.
         cases: those.
         terms: the plan's entry that it comes from; None for the test set.
-        notes: what is special about it, for the report.
     """
 
     name: str
     data: DataConfig
     cases: list[Case]
     terms: SimulatedSite | PartitionedSites | None = None
-    notes: tuple[str, ...] = ()
 
 
 @dataclass

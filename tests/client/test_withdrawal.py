@@ -7,8 +7,9 @@ import pytest
 
 from client.app import answer
 from client.data.cases import Case
+from client.data.identity import patient_hash
 from client.data.reading import read_cases
-from client.withdrawal import Withdrawals, patient_hash
+from client.withdrawal import Withdrawals
 from server.store import RunStore
 from shared_model import wire
 from shared_model.config import Plan, SiteConfig

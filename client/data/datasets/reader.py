@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from client.data.cases import CONFLICT_REMEDY, NOT_CHOSEN, Case, Finding, GradeEdition, LeftOut, Reading
+from client.data.cases import CONFLICT_REMEDY, NOT_CHOSEN, Case, Finding, GradeEdition, LeftOut, Reading, conflict
 from client.data.datasets import Dataset, dataset
-from client.data.datasets.tables import Record, fixed_labels, read_json_record, read_records, without_conflict
+from client.data.datasets.tables import Record, fixed_labels, read_json_record, read_records
 from client.data.identity import Mapping, key
 from client.data.tables import is_file
 from shared_model.config import DataConfig
@@ -110,7 +110,7 @@ class _Book:
     def close(self, reading: Reading) -> None:
         """Leave out the rows that no folder belongs to."""
         idle = [record for record in self._own.values() if record.where not in self._used]
-        reading.left_out += [LeftOut(record.where, f"no folder for {record.name}") for record in idle]
+        reading.left_out += [LeftOut(record.where, "no folder for its case") for record in idle]
 
 
 def _default_table(described: Dataset, folder: Path) -> Path | None:
@@ -214,11 +214,9 @@ def _merged(described: Dataset, records: list[Record], reading: Reading) -> dict
             labels[label] = MISSING
         elif known:
             labels[label] = next(iter(known))
-    if records:
-        merged, said_conflict = without_conflict(Record(records[0].name, labels, frozenset(), records[0].where))
-        if said_conflict:
-            reading.findings.append(
-                Finding("warning", merged.where, f"{said_conflict}; both taken as unknown", CONFLICT_REMEDY)
-            )
-        labels = merged.labels
+    if said_conflict := conflict(labels):
+        where = records[0].where
+        what = f"{said_conflict}; both taken as unknown"
+        reading.findings.append(Finding("warning", where, what, CONFLICT_REMEDY))
+        labels |= {"idh": MISSING, "codeletion": MISSING}
     return labels

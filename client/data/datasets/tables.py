@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Mapping as Words
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from client.data.cases import LABELS, UNKNOWN, LeftOut, conflict
+from client.data.cases import LABELS, UNKNOWN, LeftOut
 from client.data.datasets import UNKNOWN_WORD, Column, Dataset, Table
 from client.data.identity import NOWHERE, key
 from client.data.manifest import VOCABULARY, label_name
@@ -108,7 +108,7 @@ def read_records(dataset: Dataset, path: Path, read_as: ReadAs) -> tuple[list[Re
         elif earlier.labels != record.labels:
             raise DataError(f"{where}: disagrees with {earlier.where} on {name}", "mend or blank one of them")
         else:
-            left_out.append(LeftOut(where, f"a further row of {name}, with the same labels"))
+            left_out.append(LeftOut(where, "a further row of a patient, with the same labels"))
     return list(records.values()), left_out
 
 
@@ -128,10 +128,3 @@ def read_json_record(dataset: Dataset, path: Path, name: str, read_as: ReadAs) -
             f"{path}: cannot be read as JSON with {table.section} ({type(error).__name__})", "copy it again"
         ) from None
     return Record(name, _labels(dataset, table, row, str(path), read_as), frozenset(), str(path))
-
-
-def without_conflict(record: Record) -> tuple[Record, str | None]:
-    """The record, with labels that contradict each other taken as unknown, and what they were."""
-    if said := conflict(record.labels):
-        return replace(record, labels={**record.labels, "idh": MISSING, "codeletion": MISSING}), said
-    return record, None

@@ -9,7 +9,6 @@ import csv
 import io
 import json
 import multiprocessing
-import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -62,7 +61,7 @@ def prepare_site(
     done, total = 0, len(reading.cases)
     progress(0, total)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
         work = {pool.submit(prepare_case, case, data.folder): case for case in reading.cases}
         for future in as_completed(work):
             case = work[future]
@@ -81,10 +80,6 @@ def prepare_site(
     prepared.sort(key=lambda case: reading.cases.index(case))
     _write_manifest(prepared, data.labels)
     return findings
-
-
-def _one_thread() -> None:
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
 
 
 def _sources(case: Case) -> dict[str, list[str]]:
