@@ -1,16 +1,19 @@
 """Flower's ClientApp: turns messages into wire objects for Site, and its answers back. The client's one Flower file."""
 
 import json
-import traceback
+import os
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.site import Site
+from client.audit import AuditLog
+from client.logs import note_failure
+from client.outbound import leave
+from client.policy import Approvals, check_release
+from client.site import Site, load_site
 from client.withdrawal import Withdrawals
 from shared_model import wire
 from shared_model.checkpoint import write_json
@@ -20,6 +23,11 @@ from shared_model.parameters import Tensors
 
 HEADER = "header"
 TENSORS = "tensors"
+SITE_VARIABLE = "MTSUNET_SITE"
+"""Environment variable by which a message's process finds the hospital's config file."""
+REASON_LIMIT = 400
+UNREADABLE = 2
+"""Flower's error code for a message that an app could not handle."""
 
 
 @lru_cache(maxsize=8)
@@ -43,53 +51,79 @@ def _site(config: SiteConfig, run: str, excluded: frozenset[str]) -> Site:
 def answer(config: SiteConfig, header: str, tensors: Tensors) -> tuple[str, Tensors]:
     """One message in, one out. What the site cannot or will not do comes back as a Refusal that names no file.
 
-    What went wrong, with its traceback, stays in the site's own errors.log.
-
     Raises:
         WireError: a header that breaks the schema.
     """
     message = wire.decode(header)
     try:
-        withdrawals = Withdrawals(config.state)
-        withdrawals.notice(config)
-        excluded = frozenset(withdrawals.patients)
-        if isinstance(message, wire.Opening):
-            if message.release != wire.RELEASE:
-                raise RefusedError(f"coordinator runs release {message.release}", "run the same release on both sides")
-            write_json(config.state / "runs" / f"{message.run}.json", message.plan.model_dump(mode="json"))
-            return wire.encode(_site(config, message.run, excluded).open()), {}
-        if isinstance(message, wire.Work):
-            update, trained = _site(config, message.run, excluded).work(message, tensors)
-            return wire.encode(update), trained
-        if isinstance(message, wire.Closing):
-            return wire.encode(_site(config, message.run, excluded).close(message, tensors)), {}
-        raise RefusedError(f"a site is not sent '{message.kind}'", "check the sender's release")
+        return leave(config, *_respond(config, message, tensors))
     except RefusedError as error:
         reason = str(error)
     except Exception as error:
         reason = f"{type(error).__name__} at the site; its own errors.log tells more"
-        _log(config.state / "errors.log")
-    return wire.encode(wire.Refusal(run=message.run, site=config.site, reason=reason)), {}
+        note_failure(config.state, error)
+    AuditLog(config.state).append("refused", {"run": message.run, "kind": message.kind, "reason": reason})
+    return leave(config, wire.Refusal(run=message.run, site=config.site, reason=reason[:REASON_LIMIT]), {})
 
 
-def _log(path: Path) -> None:
-    """Append the exception in flight to a file of the site's own."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z\n{traceback.format_exc()}\n")
+def _respond(config: SiteConfig, message: wire.Header, tensors: Tensors) -> tuple[wire.Header, Tensors]:
+    """The answer to a message.
+
+    Raises:
+        RefusedError: what the site will not do.
+    """
+    audit = AuditLog(config.state)
+    withdrawals = Withdrawals(config.state)
+    withdrawals.notice(config)
+    excluded = frozenset(withdrawals.patients)
+    facts: dict[str, object] = {"run": message.run}
+    if isinstance(message, wire.Opening):
+        _allow(config, message, audit)
+        write_json(config.state / "runs" / f"{message.run}.json", message.plan.model_dump(mode="json"))
+        terms = _site(config, message.run, excluded).open()
+        audit.append("joined", {**facts, "plan": message.plan.digest(), "tasks": list(terms.tasks)})
+        return terms.model_copy(update={"audit": audit.head}), {}
+    if isinstance(message, wire.Work):
+        audit.append("asked to train", {**facts, "round": message.round, "base": message.base})
+        return _site(config, message.run, excluded).work(message, tensors)
+    if isinstance(message, wire.Closing):
+        audit.append("asked to evaluate", {**facts, "round": message.round, "base": message.base})
+        return _site(config, message.run, excluded).close(message, tensors), {}
+    raise RefusedError(f"a site is not sent '{message.kind}'", "check the sender's release")
+
+
+def _allow(config: SiteConfig, opening: wire.Opening, audit: AuditLog) -> None:
+    """Look at a run before any data is touched.
+
+    Raises:
+        RefusedError: another release, an audit log that was cut, a plan that waits for approval.
+    """
+    check_release(config, opening.release)
+    if opening.audit is not None and not audit.contains(opening.audit):
+        number = opening.audit.split(":")[0]
+        what = f"the site's audit log lacks line {number}, which the coordinator was told of"
+        raise RefusedError(what, "let the hospital look into it")
+    approvals = Approvals(config.state)
+    approvals.keep(opening.plan)
+    if config.policy.approve_plans:
+        approvals.check(opening.plan)
 
 
 def client_app(config_of: Callable[[Context], SiteConfig]) -> ClientApp:
     """A ClientApp whose site config is found from the node's context."""
-    app = ClientApp()
+    made = ClientApp()
 
-    @app.query()
-    @app.train()
+    @made.query()
+    @made.train()
     def handle(message: Message, context: Context) -> Message:
-        header = message.content.config_records[HEADER]["json"]
-        arrays = message.content.array_records[TENSORS]
-        tensors = {name: array.numpy() for name, array in arrays.items()}
-        text, out = answer(config_of(context), str(header), tensors)
+        try:
+            header = message.content.config_records[HEADER]["json"]
+            arrays = message.content.array_records[TENSORS]
+            tensors = {name: array.numpy() for name, array in arrays.items()}
+            text, out = answer(config_of(context), str(header), tensors)
+        except Exception as error:
+            # Flower would send the error's own words, and they may name a file.
+            return Message(Error(UNREADABLE, f"{type(error).__name__} at the site"), reply_to=message)
         content = RecordDict(
             {
                 HEADER: ConfigRecord({"json": text}),
@@ -98,4 +132,8 @@ def client_app(config_of: Callable[[Context], SiteConfig]) -> ClientApp:
         )
         return Message(content, reply_to=message)
 
-    return app
+    return made
+
+
+app = client_app(lambda context: load_site(Path(os.environ[SITE_VARIABLE])))
+"""What the shell names: the hospital whose config file stands in the environment."""

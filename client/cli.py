@@ -19,14 +19,100 @@ from shared_model.errors import EXIT_INPUT, ConfigError, MtsunetError
 EXIT_WARNINGS = 1
 Preset = Literal["tiny", "base", "small"]
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(stderr=False, soft_wrap=True)
 SiteFile = Annotated[Path, typer.Option("--site", help="The hospital's config file (YAML).")]
 
 
-@app.callback()
-def client() -> None:
+@app.callback(invoke_without_command=True)
+def client(
+    context: typer.Context,
+    site: Annotated[Path | None, typer.Option(help="The hospital's config file (YAML): join, and stay joined.")] = None,
+) -> None:
     """A hospital's side of a federation. Images, labels and patient rows stay on this machine."""
+    if context.invoked_subcommand is not None:
+        return
+    if site is None:
+        raise typer.BadParameter("name the hospital's config file", param_hint="--site")
+    from client.join import Joined
+
+    Joined(site, _say).run()
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False, highlight=False)
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="Name of the hospital in the federation: a-z, 0-9 and dashes.")],
+    folder: Annotated[Path, typer.Option(help="Folder for the config and the hospital's state.")] = Path(),
+) -> None:
+    """Make a key pair and a config with every field explained, and say what to send to the coordinator."""
+    from client.setup import create
+
+    made = create(folder, name)
+    _say(f"config: {made.config}")
+    _say(f"send to the coordinator: {made.public_key}")
+    _say(f"and read it out to them by telephone: {made.fingerprint}")
+
+
+@app.command()
+def plans(site: SiteFile) -> None:
+    """List the plans that this site was sent, and whether they are approved."""
+    from client.policy import Approvals
+    from client.site import load_site
+
+    for plan, approved in Approvals(load_site(site).state).rows():
+        _say(f"{plan.digest()[:12]}  {'approved' if approved else 'waits   '}  {plan.name}")
+
+
+@app.command()
+def show(site: SiteFile, plan: Annotated[str, typer.Argument(metavar="HASH", help="Or how it begins.")]) -> None:
+    """Say in plain words what a plan would have this hospital do."""
+    from client.policy import Approvals
+    from client.setup import in_words
+    from client.site import load_site
+
+    config = load_site(site)
+    found, approved = Approvals(config.state).find(plan)
+    for line in in_words(found, config):
+        _say(line)
+    _say("approved" if approved else f"not approved yet: mtsunet-client approve --site {site} {found.digest()[:12]}")
+
+
+@app.command()
+def approve(site: SiteFile, plan: Annotated[str, typer.Argument(metavar="HASH", help="Or how it begins.")]) -> None:
+    """Approve a plan; the site takes part when it is next asked."""
+    from client.audit import AuditLog
+    from client.policy import Approvals
+    from client.site import load_site
+
+    config = load_site(site)
+    approvals = Approvals(config.state)
+    found, _ = approvals.find(plan)
+    approvals.approve(found)
+    AuditLog(config.state).append("approved", {"plan": found.digest()})
+    _say(f"approved {found.name} ({found.digest()[:12]})")
+
+
+@app.command()
+def audit(
+    site: SiteFile,
+    verify: Annotated[bool, typer.Option("--verify", help="Look for an edited, removed or moved line.")] = False,
+) -> None:
+    """Print the audit log, or check that it is whole. Exit 2 if it is not."""
+    from client.audit import AuditLog
+    from client.site import load_site
+
+    log = AuditLog(load_site(site).state)
+    if not verify:
+        for line in log.lines():
+            _say(line)
+        return
+    if fault := log.verify():
+        raise ConfigError(f"{log.path}: {fault}", "keep the file as it is and look into it")
+    _say(f"whole; its head is {log.head}")
 
 
 @app.command()
@@ -122,7 +208,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        sys.exit(EXIT_INPUT)
     except click.Abort:
         print("mtsunet-client: stopped.", file=sys.stderr)
         sys.exit(130)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import torch
 
+from client.audit import AuditLog
 from client.data.cache import CaseCache
 from client.data.cases import Case, has_label
 from client.data.loading import LoadedCase
 from client.data.reading import read_cases
 from client.data.split import stored_split
 from client.evaluation import evaluate
+from client.outbound import permitted
+from client.policy import check_plan
 from client.state import Answers
 from client.training import round_job, train
 from client.withdrawal import Withdrawals
@@ -41,7 +44,9 @@ def load_site(path: Path) -> SiteConfig:
     config = load_config(SiteConfig, path)
     base = path.resolve().parent
     raw = None if config.raw is None else config.raw.below(base)
-    return config.model_copy(update={"data": config.data.below(base), "raw": raw, "state": base / config.state})
+    invitation = None if config.invitation is None else base / config.invitation
+    update = {"data": config.data.below(base), "raw": raw, "state": base / config.state, "invitation": invitation}
+    return config.model_copy(update=update)
 
 
 class Site:
@@ -54,6 +59,7 @@ class Site:
         self.device = torch.device(config.device)
         self.answers = Answers(config.state)
         self.withdrawals = Withdrawals(config.state)
+        self.audit = AuditLog(config.state)
         self._cache = CaseCache(config.state / "cache")
 
     @cached_property
@@ -86,7 +92,12 @@ class Site:
         return {group: self._count(tasks) for group, tasks in groups.items() if tasks}
 
     def open(self) -> wire.Terms:
-        """What the site will do in this run."""
+        """What the site will do in this run.
+
+        Raises:
+            RefusedError: the plan is beyond the site's policy.
+        """
+        check_plan(self.config, self.plan, self._count(self.tasks))
         return wire.Terms(
             run=self.run,
             site=self.config.site,
@@ -94,6 +105,7 @@ class Site:
             tasks=self.tasks,
             cases=self.counts,
             minimum_cell=self.config.minimum_cell,
+            audit=self.audit.head,
         )
 
     def _network(self, tensors: Tensors, base: str) -> MTSUNet:
@@ -130,6 +142,7 @@ class Site:
             cases=self.counts,
             evaluation=self._disclosed(evaluation),
             seconds=time.monotonic() - started,
+            audit=self.audit.head,
         )
         self.answers.keep(work, update, tensors, trained.moments)
         return update, tensors
@@ -141,10 +154,10 @@ class Site:
         disclosed = self._disclosed(evaluation)
         self.answers.forget(self.run)
         self.withdrawals.end(self.run)
-        return wire.Evaluated(run=self.run, site=self.config.site, evaluation=disclosed)
+        return wire.Evaluated(run=self.run, site=self.config.site, evaluation=disclosed, audit=self.audit.head)
 
     def _disclosed(self, evaluation: SiteScores) -> SiteScores:
         """What may leave of an evaluation; nothing in a run that too few patients left by withdrawal."""
         if self.withdrawals.suppresses(self.run, self.config.minimum_cell):
             return SiteScores()
-        return disclose(evaluation, self.config.minimum_cell)
+        return permitted(self.config, disclose(evaluation, self.config.minimum_cell))

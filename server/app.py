@@ -1,7 +1,8 @@
-"""Flower's ServerApp: our round loop over its Grid. The server's one Flower file outside the engine."""
+"""Flower's ServerApp: our round loop over its Grid. The server's one Flower file outside superlink/ and the engine."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,55 +10,72 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.serverapp import Grid, ServerApp
 
 from server.rounds import Answer, Transport
-from shared_model.errors import RunError
 from shared_model.parameters import Tensors
 
 HEADER = "header"
 TENSORS = "tensors"
 POLL_SECONDS = 0.2
+APP_REFUSED = 7
+"""Flower's error code for an app that a site did not accept."""
+REASON_LIMIT = 300
 
 
 class FlowerTransport:
     """Transport over Flower's Grid; a node is a Flower node id in decimal."""
 
-    def __init__(self, grid: Grid, nodes: int, patience: float = 60.0) -> None:
-        """Wait for `nodes` nodes to be there, at most `patience` seconds."""
+    def __init__(
+        self,
+        grid: Grid,
+        expected: int,
+        members: Callable[[], dict[str, str]] | None = None,
+        patience: float = 60.0,
+    ) -> None:
+        """Over the nodes that are there.
+
+        Args:
+            expected: number of nodes for which the first look waits, at most `patience` seconds.
+            members: node -> site of those that may take part, asked anew at each look; None: all may, and their terms
+                tell who they are.
+        """
         self._grid = grid
-        self._expected = nodes
+        self._expected = expected
+        self._members = members
         self._patience = patience
         self._sent: dict[str, str] = {}
 
-    def nodes(self) -> list[str]:
-        """All nodes that are there once the expected number is.
-
-        Raises:
-            RunError: fewer nodes after the patience.
-        """
+    def nodes(self) -> dict[str, str | None]:
         end = time.monotonic() + self._patience
-        while len(found := list(self._grid.get_node_ids())) < self._expected:
-            if time.monotonic() > end:
-                raise RunError(f"{len(found)} of {self._expected} nodes came", "start the missing sites, then resume")
+        while len(found := self._there()) < self._expected and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
-        return sorted(str(node) for node in found)
+        self._patience = 0.0
+        return found
 
-    def send(self, nodes: list[str], header: str, tensors: Tensors, seconds: float) -> None:
+    def _there(self) -> dict[str, str | None]:
+        there = sorted(str(node) for node in self._grid.get_node_ids())
+        if self._members is None:
+            return dict.fromkeys(there)
+        members = self._members()
+        return {node: members[node] for node in there if node in members}
+
+    def send(self, headers: Mapping[str, str], tensors: Tensors, seconds: float) -> None:
         arrays = ArrayRecord({name: Array(value) for name, value in tensors.items()})
         kind = "train" if tensors else "query"
         messages = [
-            Message(RecordDict({HEADER: ConfigRecord({"json": header}), TENSORS: arrays}), int(node), kind, ttl=seconds)
-            for node in nodes
+            Message(RecordDict({HEADER: ConfigRecord({"json": text}), TENSORS: arrays}), int(node), kind, ttl=seconds)
+            for node, text in headers.items()
         ]
-        self._sent = dict(zip(self._grid.push_messages(messages), nodes, strict=True))
+        sent = self._grid.push_messages(messages)
+        self._sent = {number: node for number, node in zip(sent, headers, strict=True) if number}
 
     def receive(self, seconds: float) -> Iterator[Answer]:
         end = time.monotonic() + seconds
         while self._sent and time.monotonic() < end:
-            replies = list(self._grid.pull_messages(list(self._sent)))
-            for reply in replies:
-                node = self._sent.pop(reply.metadata.reply_to_message_id, None)
-                if node is not None:
-                    yield _answer(node, reply)
-            if not replies:
+            came = False
+            for number in list(self._sent):
+                for reply in self._grid.pull_messages([number]):  # one at a time: a reply is as large as the model
+                    came = True
+                    yield _answer(self._sent.pop(number), reply)
+            if not came:
                 time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
@@ -67,6 +85,8 @@ class FlowerTransport:
 def _answer(node: str, reply: Message) -> Answer:
     """A reply as plain values. What cannot be read is a failure of that node, never of the round."""
     if reply.has_error():
+        if reply.error.code == APP_REFUSED:
+            return Answer(node, failure=f"the site refuses the app: {reply.error.reason[:REASON_LIMIT]}")
         return Answer(node, failure=f"the site's process failed (Flower error {reply.error.code})")
     try:
         header: Any = reply.content.config_records[HEADER]["json"]
@@ -86,3 +106,15 @@ def server_app(nodes: int, main: Callable[[Transport], None]) -> ServerApp:
         main(FlowerTransport(grid, nodes))
 
     return app
+
+
+app = ServerApp()
+"""What the shell names: a run of the coordinator whose folder stands in the environment."""
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Conduct the run that the shell's setting names."""
+    from server.conduct import conduct
+
+    conduct(str(context.run_config["run"]), partial(FlowerTransport, grid))

@@ -1,7 +1,8 @@
 """What a finished run has to tell, read from its store: the sites, the rounds, the bytes."""
 
 from server.store import RunStore
-from server.summary import Refusal, Round, Site, evaluated
+from server.summary import Refusal, Round, Site, Summary, Totals, evaluated
+from shared_model.errors import RunError
 from shared_model.scores import SiteScores
 
 
@@ -45,3 +46,31 @@ def round_rows(store: RunStore) -> tuple[Round, ...]:
             )
         )
     return tuple(rows)
+
+
+def summarise(store: RunStore) -> Summary:
+    """The summary of a run over the network: what the sites said, and no common test set.
+
+    Raises:
+        RunError: no round is committed yet.
+    """
+    _, plan = store.read()
+    if store.last_round() == 0:
+        raise RunError(f"run '{plan.name}' has no committed round", "let it finish a round first")
+    rounds = round_rows(store)
+    down, up = sum(row.bytes_down for row in rounds), sum(row.bytes_up for row in rounds)
+    declined = [f"{row['site']}: {row['reason']}" for row in store.terms()[1]]
+    caveats = ["Each site evaluated the model on its own held-out cases; there is no common test set."]
+    return Summary(
+        name=plan.name,
+        seed=plan.seed,
+        synthetic=plan.synthetic,
+        plan=plan.model_dump(mode="json"),
+        plan_digest=plan.digest(),
+        sites=site_rows(store, {}),
+        rounds=rounds,
+        test_cases=0,
+        ways=(),
+        totals=Totals(bytes_down=down, bytes_up=up, seconds=sum(row.seconds for row in rounds)),
+        caveats=(*caveats, *(f"A site took no part in the run. {line}" for line in declined)),
+    )

@@ -5,7 +5,7 @@ its last committed round and the replies already spooled.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import numpy as np
 from server.admission import Round, admit, check_terms
 from server.aggregation.base import Rule
 from server.reduction import reduce_round
-from server.store import RunStore
+from server.store import RunStore, SpooledReply
 from shared_model import wire
 from shared_model.config import Plan
 from shared_model.errors import RefusedError, RunError, WireError
@@ -32,13 +32,13 @@ class Answer:
 
 
 class Transport(Protocol):
-    """The way to the sites. A node is a name of the transport's own; which site it is, its terms say."""
+    """The way to the sites. A node is a name of the transport's own."""
 
-    def nodes(self) -> list[str]:
-        """The nodes that can be asked."""
+    def nodes(self) -> dict[str, str | None]:
+        """The nodes that can be asked now, each with the site whose key it holds; None where only its terms tell."""
 
-    def send(self, nodes: list[str], header: str, tensors: Tensors, seconds: float) -> None:
-        """Send one message to each node; it expires after `seconds`."""
+    def send(self, headers: Mapping[str, str], tensors: Tensors, seconds: float) -> None:
+        """Send each node its header, and all of them the tensors; the messages expire after `seconds`."""
 
     def receive(self, seconds: float) -> Iterator[Answer]:
         """Answers to the last `send` as they come, each node's once, until all are there or time is up."""
@@ -56,16 +56,21 @@ Notify = Callable[[str, dict[str, Any]], None]
 
 @dataclass
 class Federation:
-    """A run in progress over a transport."""
+    """A run in progress over a transport.
+
+    Attributes:
+        heads: site -> head of its audit log as last told, over all runs; what is put in is kept.
+        terms: node -> what its site opened the run with.
+    """
 
     store: RunStore
     rule: Rule
     transport: Transport
     notify: Notify
+    heads: MutableMapping[str, str] = field(default_factory=dict)
     run: str = field(init=False)
     plan: Plan = field(init=False)
     terms: dict[str, wire.Terms] = field(init=False, default_factory=dict)
-    """Node -> what its site opened the run with."""
 
     def __post_init__(self) -> None:
         self.run, self.plan = self.store.read()
@@ -74,35 +79,54 @@ class Federation:
         """Run every round that is not yet committed, then let the sites evaluate the final model and close the run.
 
         Raises:
-            RunError: fewer admitted replies than plan.minimum_sites; what is committed and spooled stays.
+            RunError: a round short of its quorum; what is committed and spooled stays.
         """
-        self._open()
         for index in range(self.store.last_round() + 1, self.plan.rounds + 1):
             self._round(index)
+        if not self.terms:
+            self._open()
         self._close()
 
     def _deadline(self) -> float:
         return self.plan.round_minutes * 60
 
-    def _open(self) -> None:
-        opening = wire.Opening(run=self.run, release=wire.RELEASE, plan=self.plan)
-        self.transport.send(self.transport.nodes(), wire.encode(opening), {}, self._deadline())
+    def _open(self) -> tuple[Reasons, Reasons]:
+        """Let nodes that have not opened the run do so; returns who declined and who is not there, with reasons."""
+        nodes = self.transport.nodes()
+        self.terms = {node: terms for node, terms in self.terms.items() if node in nodes}
+        new = {node: site for node, site in nodes.items() if node not in self.terms}
         refused: Reasons = []
-        for answer in self.transport.receive(self._deadline()):
-            site = answer.node
-            try:
-                terms = self._expect(answer, wire.Terms)
-                site = terms.site
-                check_terms(terms, self.plan, self.run)
-                if terms.site in {known.site for known in self.terms.values()}:
-                    raise RefusedError(f"a second node calls itself '{terms.site}'", "give each site its own name")
-                self.terms[answer.node] = terms
-            except (RefusedError, WireError) as error:
-                refused.append({"site": site, "reason": str(error)})
-                self.notify("refused", refused[-1])
-        self._need(len(self.terms), "opened the run", refused)
-        self.store.write_terms(list(self.terms.values()), refused)
-        self.notify("opened", {"sites": sorted(terms.site for terms in self.terms.values())})
+        if new:
+            opening = wire.Opening(run=self.run, release=wire.RELEASE, plan=self.plan)
+            heads = {node: self.heads.get(site or "") for node, site in new.items()}
+            headers = {node: wire.encode(opening.model_copy(update={"audit": head})) for node, head in heads.items()}
+            self.transport.send(headers, {}, self._deadline())
+            for answer in self.transport.receive(self._deadline()):
+                refused += self._join(answer, new.pop(answer.node))
+            refused += [{"site": site or node, "reason": "did not open the run in time"} for node, site in new.items()]
+            self.store.write_terms(list(self.terms.values()), refused)
+            self.notify("opened", {"sites": sorted(terms.site for terms in self.terms.values())})
+        known = {terms.site for terms in self.terms.values()} | {row["site"] for row in refused}
+        absent = [{"site": site, "reason": "not connected"} for site in self.plan.sites if site not in known]
+        return refused, absent
+
+    def _join(self, answer: Answer, site: str | None) -> Reasons:
+        """Take a site's terms, or tell why not."""
+        try:
+            terms = self._expect(answer, wire.Terms)
+            if site is not None and terms.site != site:
+                raise RefusedError(f"signs as '{terms.site}'", "mend the site's name")
+            site = terms.site
+            check_terms(terms, self.plan, self.run)
+            if site in {known.site for known in self.terms.values()}:
+                raise RefusedError(f"a second node calls itself '{site}'", "give each site its own name")
+        except (RefusedError, WireError) as error:
+            row = {"site": site or answer.node, "reason": str(error)}
+            self.notify("refused", row)
+            return [row]
+        self.terms[answer.node] = terms
+        self.heads[terms.site] = terms.audit
+        return []
 
     def _expect(self, answer: Answer, kind: type[Any]) -> Any:
         """The header of the kind that was asked for.
@@ -120,41 +144,31 @@ class Federation:
             raise RefusedError(f"answered with '{header.kind}'", "check the site's release")
         return header
 
-    def _need(self, have: int, what: str, refused: Reasons) -> None:
-        if have < self.plan.minimum_sites:
-            reasons = "; ".join(f"{row['site']}: {row['reason']}" for row in refused) or "no answer came"
-            raise RunError(
-                f"{have} sites {what}, the plan needs {self.plan.minimum_sites} ({reasons})",
-                "mend the sites, then resume the run",
-            )
-
     def _round(self, index: int) -> None:
         started = time.monotonic()
         base = self.store.model(index - 1)
         current = Round(self.run, index, digest(base), base)
-        work = wire.Work(
-            run=self.run,
-            round=index,
-            plan=self.plan.digest(),
-            base=current.base_digest,
-            settings=self.rule.settings(),
-        )
-        done = {reply.site for reply in self.store.spooled(index)}
-        missing = {node: terms.site for node, terms in self.terms.items() if terms.site not in done}
-        self.notify("round", {"round": index, "sites": sorted(missing.values())})
-        down = sum(value.nbytes for value in base.values()) * len(missing)
-        refused: Reasons = []
-        absent: Reasons = []
-        if missing:
-            self.transport.send(list(missing), wire.encode(work), base, self._deadline())
-            refused, absent = self._collect(current, dict(missing))
-        replies = self.store.spooled(index)
-        self._need(len(replies), f"gave an update in round {index}", refused + absent)
+        size = sum(value.nbytes for value in base.values())
+        down = 0
+        for _ in range(self.plan.attempts):
+            refused, absent = self._open()
+            missing = self._missing(index)
+            self.notify("round", {"round": index, "sites": sorted(missing.values())})
+            if missing:
+                down += size * len(missing)
+                more_refused, more_absent = self._work(current, missing)
+                refused, absent = refused + more_refused, absent + more_absent
+            replies = self.store.spooled(index)
+            if (short := self._short(replies)) is None:
+                break
+        else:
+            reasons = "; ".join(f"{row['site']}: {row['reason']}" for row in refused + absent) or "nobody else is known"
+            raise RunError(f"round {index}: {short} ({reasons})", "mend the sites, then resume the run")
         record = {
             "round": index,
-            "sites": {reply.site: reply.update.model_dump(mode="json") for reply in replies},
-            "refused": refused,
-            "absent": absent,
+            "sites": {reply.site: reply.update.model_dump(mode="json", exclude={"audit"}) for reply in replies},
+            "refused": sorted(refused, key=_site),
+            "absent": sorted(absent, key=_site),
             "bytes_down": down,
             "bytes_up": sum(reply.file.stat().st_size for reply in replies),
             "seconds": time.monotonic() - started,
@@ -162,8 +176,32 @@ class Federation:
         self.store.commit(index, reduce_round(self.rule, base, replies), [reply.site for reply in replies], record)
         self.notify("committed", record)
 
-    def _collect(self, current: Round, waiting: dict[str, str]) -> tuple[Reasons, Reasons]:
-        """Admit and spool answers as they come; returns who was refused and who was absent, with reasons."""
+    def _missing(self, index: int) -> dict[str, str]:
+        """Node -> site of those that have opened the run and not yet answered this round."""
+        done = {reply.site for reply in self.store.spooled(index)}
+        return {node: terms.site for node, terms in self.terms.items() if terms.site not in done}
+
+    def _short(self, replies: list[SpooledReply]) -> str | None:
+        """What the replies lack to be the plan's quorum; None if nothing."""
+        if len(replies) < self.plan.minimum_sites:
+            return f"{len(replies)} sites gave an update, the plan needs {self.plan.minimum_sites}"
+        for task, needed in self.plan.minimum_cases.items():
+            cases = sum(reply.update.cases.get(task, 0) for reply in replies)
+            if cases < needed:
+                return f"{cases} cases with a label for '{task}', the plan needs {needed}"
+        return None
+
+    def _work(self, current: Round, waiting: dict[str, str]) -> tuple[Reasons, Reasons]:
+        """Ask for updates, admit and spool them as they come; returns who was refused and who absent, with reasons."""
+        work = wire.Work(
+            run=self.run,
+            round=current.index,
+            plan=self.plan.digest(),
+            base=current.base_digest,
+            settings=self.rule.settings(),
+        )
+        self.transport.send({node: wire.encode(work) for node in waiting}, current.base, self._deadline())
+        waiting = dict(waiting)
         refused: Reasons = []
         absent: Reasons = []
         for answer in self.transport.receive(self._deadline()):
@@ -173,6 +211,7 @@ class Federation:
             try:
                 update = self._expect(answer, wire.Update)
                 self.store.spool(update, admit(update, answer.tensors, self.terms[answer.node], current))
+                self.heads[site] = update.audit
                 self.notify("reply", {"round": current.index, "site": site})
             except (RefusedError, WireError) as error:
                 refused.append({"site": site, "reason": str(error)})
@@ -180,12 +219,12 @@ class Federation:
         for site in waiting.values():
             absent.append({"site": site, "reason": "no answer before the deadline"})
             self.notify("absent", {"round": current.index, **absent[-1]})
-        return sorted(refused, key=_site), sorted(absent, key=_site)
+        return refused, absent
 
     def _close(self) -> None:
         final = self.store.model(self.plan.rounds)
         closing = wire.Closing(run=self.run, round=self.plan.rounds, base=digest(final))
-        self.transport.send(list(self.terms), wire.encode(closing), final, self._deadline())
+        self.transport.send({node: wire.encode(closing) for node in self.terms}, final, self._deadline())
         evaluated: dict[str, wire.Evaluated] = {}
         for answer in self.transport.receive(self._deadline()):
             site = self.terms[answer.node].site
@@ -194,6 +233,7 @@ class Federation:
                 if (scores.run, scores.site) != (self.run, site):
                     raise RefusedError(f"signs as '{scores.site}'", "mend the site's name")
                 evaluated[site] = scores
+                self.heads[site] = scores.audit
             except (RefusedError, WireError) as error:
                 self.notify("refused", {"site": site, "reason": str(error)})
         self.transport.close()

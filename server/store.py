@@ -72,6 +72,11 @@ class RunStore:
         write_json(self.folder / "run.json", {"run": run, "plan": plan.model_dump(mode="json")})
 
     @property
+    def created(self) -> float:
+        """When the run was made, seconds since the epoch."""
+        return (self.folder / "run.json").stat().st_mtime
+
+    @property
     def exists(self) -> bool:
         return (self.folder / "run.json").exists()
 
@@ -159,6 +164,9 @@ class RunStore:
         write_json(self.folder / "evaluated.json", rows)
 
     def evaluated(self) -> list[wire.Evaluated]:
+        """The sites' evaluation of the final model; empty until the run is closed."""
+        if not self.closed:
+            return []
         values = json.loads((self.folder / "evaluated.json").read_bytes())
         return [wire.Evaluated.model_validate(row) for row in values]
 

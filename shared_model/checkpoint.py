@@ -22,11 +22,16 @@ MODEL = "model.safetensors"
 MANIFEST = "manifest.json"
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old bytes or the new ones, whole, also after a power cut."""
+def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Write a file so that a reader sees the old bytes or the new ones, whole, also after a power cut.
+
+    Args:
+        mode: of a new file, less the umask; 0o600 for a secret.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

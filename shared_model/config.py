@@ -35,7 +35,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
 class Config(BaseModel):
     """Base of all configurations: frozen, nothing unknown, no NaN."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     def canonical(self) -> str:
         """JSON with sorted keys, equal for equal configurations."""
@@ -135,12 +135,28 @@ class Plan(Config):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     aggregation: AggregationConfig = Field(default_factory=lambda: AggregationConfig())
+    sites: tuple[Name, ...] = ()
+    """The enrolled sites that take part; a simulation has its own."""
     minimum_sites: int = Field(2, ge=1)
-    """A round with fewer admitted replies ends the run, resumable."""
+    """A round needs the admitted replies of so many sites."""
+    minimum_cases: dict[str, int] = Field(default_factory=dict)
+    """Task -> labelled cases that the replies of a round must have between them."""
     round_minutes: float = Field(60, gt=0)
     """Deadline of a round: who has not answered by then is absent from it."""
+    attempts: int = Field(2, ge=1, le=10)
+    """How often the missing sites are asked in a round that is short of its quorum, before the run pauses."""
     maximum_cases: int = Field(10_000, ge=1)
     """Refuse a site that claims more cases than this for a task."""
+
+    @model_validator(mode="after")
+    def _quorum_fits(self) -> "Plan":
+        if len(set(self.sites)) != len(self.sites):
+            raise ValueError("sites: a site is named twice")
+        if self.sites and len(self.sites) < self.minimum_sites:
+            raise ValueError(f"minimum_sites: {self.minimum_sites} of {len(self.sites)} sites can never answer")
+        if strange := sorted(set(self.minimum_cases) - set(self.tasks)):
+            raise ValueError(f"minimum_cases: '{strange[0]}' is no task of this plan")
+        return self
 
     @property
     def class_tasks(self) -> tuple[str, ...]:
@@ -188,10 +204,47 @@ class DataConfig(Config):
 _PATHS = ("folder", "labels", "exclude", "mapping")
 
 
+class Invitation(Config):
+    """What a hospital needs to join; the coordinator's `enrol` writes it."""
+
+    site: Name
+    """The name under which the hospital is enrolled."""
+    address: str = Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")
+    """Host and port of the coordinator's public port."""
+    authority: str
+    """Certificate of the authority that vouches for the coordinator (PEM)."""
+    release_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Public key that released models are signed with."""
+
+
+class PolicyConfig(Config):
+    """What this hospital does for a federation, whatever a plan asks. A plan beyond it is refused, with the reason."""
+
+    approve_plans: bool = True
+    """Whether each new plan waits for `mtsunet-client approve`."""
+    rounds: int = Field(500, ge=1)
+    """Most rounds of a run."""
+    steps_per_round: int = Field(1000, ge=1)
+    """Most optimizer steps in a round."""
+    epochs_per_round: float = Field(20.0, gt=0)
+    """Most passes over the hospital's cases in a round."""
+    minutes_per_round: float = Field(240.0, gt=0)
+    """After this time a round's work is ended, and the hospital is absent from the round."""
+    minimum_cases: int = Field(11, ge=1)
+    """Fewest training cases with which the hospital takes part."""
+    releases: tuple[str, ...] = ()
+    """Releases of the coordinator that are accepted; this client's own if left empty."""
+    privacy_floor: float | None = Field(None, gt=0)
+    """Largest epsilon that a plan may cost; a plan without differential privacy is then refused."""
+    metrics: tuple[Literal["dice", "auc"], ...] = ("dice", "auc")
+    """Which results on held-out cases may leave, where enough cases stand behind them."""
+
+
 class SiteConfig(Config):
     """What a hospital fixes for itself."""
 
     site: Name
+    """Name of the hospital in the federation."""
     data: DataConfig
     raw: DataConfig | None = None
     """Scans as they come, which `mtsunet-client prepare` turns into `data`: a manifest, whose paths may be folders of
@@ -204,7 +257,17 @@ class SiteConfig(Config):
     """Smallest count of patients that may leave the site."""
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     state: Path
-    """Folder for what must outlive a process: cache, answers."""
+    """Folder for what must outlive a process: key, cache, answers, audit log. Nobody else should write in it."""
+    invitation: Path | None = None
+    """The file that the coordinator sent back when it enrolled this hospital."""
+    policy: PolicyConfig = Field(default_factory=lambda: PolicyConfig())
+    health_port: int | None = Field(None, ge=1, le=65535)
+    """Port of the standard gRPC health service, on loopback alone; none if left out."""
+
+    @property
+    def key(self) -> Path:
+        """The hospital's private key."""
+        return self.state / "site.key"
 
 
 class PhantomCohort(Config):

@@ -33,6 +33,8 @@ OwnScores = Annotated[SiteScores, AfterValidator(_one_stratum)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Round = Annotated[int, Field(ge=0, le=10_000)]
+AuditHead = Annotated[str, Field(pattern=r"^[0-9]{1,12}:[0-9a-f]{64}$")]
+"""Number of lines of a site's audit log, and the hash of the last one."""
 
 
 class Opening(Config):
@@ -42,6 +44,8 @@ class Opening(Config):
     run: RunId
     release: str
     plan: Plan
+    audit: AuditHead | None = None
+    """The head of the site's audit log as the coordinator last heard it: a log without that line was cut."""
 
 
 class Terms(Config):
@@ -58,6 +62,7 @@ class Terms(Config):
     tasks: tuple[str, ...]
     cases: dict[str, int]
     minimum_cell: Annotated[int, Field(ge=1)]
+    audit: AuditHead
 
 
 class Work(Config):
@@ -84,6 +89,7 @@ class Update(Config):
     cases: dict[str, int]
     evaluation: OwnScores
     seconds: float
+    audit: AuditHead
 
 
 class Closing(Config):
@@ -102,6 +108,7 @@ class Evaluated(Config):
     run: RunId
     site: Name
     evaluation: OwnScores
+    audit: AuditHead
 
 
 class Refusal(Config):

@@ -1,6 +1,6 @@
 """A federation in this process: the real sites, rounds, admission, store and rules; Flower's part is a plain call."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from client.app import answer
 from client.data.phantom import PhantomSite, make_cohort
 from server.aggregation import build
 from server.rounds import Answer, Federation
+from server.simulation.preparation import UNBOUND
 from server.store import RunStore
 from shared_model import wire
 from shared_model.config import Plan, SimulationPlan, SiteConfig, parse_config
@@ -46,6 +47,7 @@ class Cohort:
                     held_out=0.2,
                     minimum_cell=1,
                     state=state / site.name,
+                    policy=UNBOUND,
                 )
             )
         return configs
@@ -90,20 +92,20 @@ class InProcess:
     sent: list[tuple[tuple[str, ...], wire.Header]] = field(default_factory=list)
     closed: bool = False
 
-    def nodes(self) -> list[str]:
-        return [config.site for config in self.configs]
+    def nodes(self) -> dict[str, str | None]:
+        return dict.fromkeys(config.site for config in self.configs)
 
-    def send(self, nodes: list[str], header: str, tensors: Tensors, seconds: float) -> None:
-        self._message = (list(nodes), header, tensors)
-        self.sent.append((tuple(nodes), wire.decode(header)))
+    def send(self, headers: Mapping[str, str], tensors: Tensors, seconds: float) -> None:
+        self._message = (dict(headers), tensors)
+        self.sent.append((tuple(headers), wire.decode(next(iter(headers.values())))))
 
     def receive(self, seconds: float) -> Iterator[Answer]:
-        nodes, header, tensors = self._message
+        headers, tensors = self._message
         configs = {config.site: config for config in self.configs}
-        for node in self.order(list(nodes)):
+        for node in self.order(list(headers)):
             if node in self.silent:
                 continue
-            text, out = answer(configs[node], header, dict(tensors))
+            text, out = answer(configs[node], headers[node], dict(tensors))
             decoded = wire.decode(text)
             if node in self.tamper:
                 text, out = self.tamper[node](decoded, out)

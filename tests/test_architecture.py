@@ -43,10 +43,19 @@ def test_there_are_files_to_check() -> None:
 @pytest.mark.parametrize(
     ("package", "allowed"),
     [
-        ("flwr", ("client/app.py", "server/app.py", "server/simulation/engine.py")),
+        (
+            "flwr",
+            (
+                "client/app.py",
+                "client/supernode.py",
+                "server/app.py",
+                "server/simulation/engine.py",
+                "server/superlink/",
+            ),
+        ),
         ("ray", ()),
         ("opacus", ()),
-        ("grpc", ()),
+        ("grpc", ("shared_model/health.py",)),
         ("monai", ("shared_model/network/", "shared_model/inference.py", "client/data/")),
         ("client", ("client/", "server/simulation/")),
         ("server", ("server/",)),
@@ -55,11 +64,15 @@ def test_there_are_files_to_check() -> None:
         ("dcm2niix", ("client/data/preparation/dicom.py",)),
         ("matplotlib", ("server/plots.py",)),
         ("jinja2", ("server/report.py",)),
-        ("typer", ("server/simulation/cli.py", "client/cli.py")),
-        ("click", ("server/simulation/cli.py", "client/cli.py")),
+        ("typer", ("server/cli.py", "server/simulation/cli.py", "client/cli.py")),
+        ("click", ("server/cli.py", "server/simulation/cli.py", "client/cli.py")),
         ("blosc2", ("client/data/cache.py",)),
         ("PIL", ("client/data/sheet.py", "server/plots.py")),
-        ("psutil", ("server/simulation/reaper.py",)),
+        ("psutil", ("client/join.py", "server/simulation/reaper.py")),
+        ("httpx", ("client/connection.py", "server/superlink/control.py")),
+        ("socket", ("client/join.py",)),
+        ("starlette", ("server/superlink/",)),
+        ("uvicorn", ("server/superlink/serve.py",)),
     ],
 )
 def test_a_package_is_imported_only_where_it_belongs(package: str, allowed: tuple[str, ...]) -> None:
@@ -88,8 +101,8 @@ def test_tensors_are_loaded_without_objects() -> None:
         assert not arrays.search(path.read_text()), path
 
 
-def test_the_network_is_reached_by_flower_alone() -> None:
-    for module in ("requests", "urllib", "urllib3", "httpx", "http", "socket", "ftplib"):
+def test_nothing_else_reaches_the_network() -> None:
+    for module in ("requests", "urllib", "urllib3", "http", "ftplib", "aiohttp", "websockets"):
         assert importers(module) == set(), module
 
 

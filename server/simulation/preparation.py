@@ -11,9 +11,25 @@ from client.data.cases import Case
 from client.data.reading import read_cases
 from server.simulation.gathering import Gathered, Place, gather
 from shared_model.checkpoint import write_json
-from shared_model.config import DataConfig, PartitionedSites, SimulationPlan, SiteConfig, load_config, parse_config
+from shared_model.config import (
+    DataConfig,
+    PartitionedSites,
+    PolicyConfig,
+    SimulationPlan,
+    SiteConfig,
+    load_config,
+    parse_config,
+)
 from shared_model.tasks import MODALITIES
 
+UNBOUND = PolicyConfig(
+    approve_plans=False,
+    rounds=10_000,
+    steps_per_round=100_000,
+    epochs_per_round=100_000.0,
+    minimum_cases=1,
+)
+"""A virtual hospital does what its researcher's plan asks."""
 Progress = Callable[[int, int], None]
 """Told (done, of how many)."""
 
@@ -90,6 +106,7 @@ def prepare(simulation: SimulationPlan, folder: Path, progress: Progress) -> Pre
                 minimum_cell=simulation.phantoms.minimum_cell,
                 device=simulation.device,
                 state=folder / "sites" / site.name,
+                policy=UNBOUND,
             )
             for site in sites
         )
@@ -124,6 +141,7 @@ def _described(gathered: Gathered, simulation: SimulationPlan, folder: Path) -> 
                 minimum_cell=place.terms.minimum_cell,
                 device=simulation.device,
                 state=folder / "sites" / place.name,
+                policy=UNBOUND,
             )
         )
     return {

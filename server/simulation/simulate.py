@@ -8,12 +8,10 @@ import json
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
-
-import torch
 
 from client.data.cases import Case
 from server.aggregation import build
@@ -33,14 +31,12 @@ from server.simulation.comparison import (
 from server.simulation.engine import run_federation
 from server.simulation.pool import run_jobs, tick
 from server.simulation.preparation import Prepared, check, prepare
+from server.start import create_run
 from server.store import RunStore
 from server.summary import FEDERATED, Summary, Totals, Way, write_summary
 from shared_model.checkpoint import MANIFEST, MODEL, write_bytes, write_json
 from shared_model.config import SimulationPlan, parse_config
 from shared_model.errors import ConfigError
-from shared_model.network import build_network
-from shared_model.parameters import shared_state
-from shared_model.pretrained import load_brainsegfounder
 from shared_model.scores import score
 
 SHOWN_CASES = 3
@@ -92,13 +88,8 @@ class Run:
 
     def _federate(self, prepared: Prepared) -> None:
         if not self.store.exists:
-            plan = self.simulation.plan
-            torch.manual_seed(plan.seed)
-            network = build_network(plan.model, plan.tasks)
-            origin = None
-            if self.simulation.pretrained is not None:
-                origin = asdict(load_brainsegfounder(network, self.simulation.pretrained, plan.model))
-            self.store.create(secrets.token_hex(8), plan, shared_state(network), origin)
+            run, plan = secrets.token_hex(8), self.simulation.plan
+            create_run(self.store.folder, run, plan, self.simulation.pretrained)
         if not self.store.closed:
             run_federation(self.store, prepared.configs, self.simulation.processes, self.observer.event)
         final = self.store.model_folder(self.store.last_round())

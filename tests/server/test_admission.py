@@ -16,6 +16,7 @@ GOOD = wire.Terms(
     tasks=("wt", "idh"),
     cases={"trunk": 9, "class-trunk": 8, "wt": 9, "idh": 8},
     minimum_cell=1,
+    audit=f"0:{'0' * 64}",
 )
 
 

@@ -176,7 +176,7 @@ def test_too_few_updates_end_the_run_and_what_was_admitted_is_not_asked_again(
     store = start(tmp_path / "run", PLAN)
     bad = changed(lambda u, t: (u, poisoned(t, float("nan"))))
     configs = cohort.configs(tmp_path / "sites")
-    with pytest.raises(RunError, match="1 sites gave an update in round 1, the plan needs 2"):
+    with pytest.raises(RunError, match="round 1: 1 sites gave an update, the plan needs 2"):
         federate(store, InProcess(configs, tamper={"birch": bad, "cedar": bad, "dogwood": bad}))
     assert store.last_round() == 0
     transport = InProcess(configs)

@@ -26,6 +26,7 @@ def update(site: str, index: int = 1) -> wire.Update:
         cases={"wt": 3},
         evaluation=SiteScores(),
         seconds=2.0,
+        audit=f"0:{'0' * 64}",
     )
 
 

@@ -17,14 +17,17 @@ from shared_model.scores import SiteScores
 from tests.federation import small_simulation
 
 RUN = "0123456789abcdef"
+HEAD = f"3:{'a' * 64}"
 SCORES = SiteScores(dice={"wt": DiceSum.of([0.5, 1.0])}, auc={"idh": AucCount.of([0.1, 0.9], [False, True])})
 HEADERS: list[wire.Header] = [
-    wire.Opening(run=RUN, release=wire.RELEASE, plan=small_simulation().plan),
-    wire.Terms(run=RUN, site="a", release="x", tasks=("wt",), cases={"trunk": 1, "wt": 1}, minimum_cell=1),
+    wire.Opening(run=RUN, release=wire.RELEASE, plan=small_simulation().plan, audit=HEAD),
+    wire.Terms(run=RUN, site="a", release="x", tasks=("wt",), cases={"wt": 1}, minimum_cell=1, audit=HEAD),
     wire.Work(run=RUN, round=1, plan="0" * 64, base="1" * 64, settings={"mu": 0.1}),
-    wire.Update(run=RUN, round=1, base="1" * 64, site="a", cases={"wt": -450}, evaluation=SCORES, seconds=1),
+    wire.Update(
+        run=RUN, round=1, base="1" * 64, site="a", cases={"wt": -450}, evaluation=SCORES, seconds=1, audit=HEAD
+    ),
     wire.Closing(run=RUN, round=2, base="1" * 64),
-    wire.Evaluated(run=RUN, site="a", evaluation=SCORES),
+    wire.Evaluated(run=RUN, site="a", evaluation=SCORES, audit=HEAD),
     wire.Refusal(run=RUN, site="a", reason="no"),
 ]
 
@@ -60,7 +63,7 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
 def test_a_site_speaks_for_itself_alone() -> None:
     two = SCORES.auc["idh"] + SCORES.auc["idh"]
     with pytest.raises(ValueError, match="one stratum"):
-        wire.Evaluated(run=RUN, site="a", evaluation=SiteScores(auc={"idh": two}))
+        wire.Evaluated(run=RUN, site="a", evaluation=SiteScores(auc={"idh": two}), audit=HEAD)
 
 
 @given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))

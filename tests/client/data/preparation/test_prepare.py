@@ -43,7 +43,7 @@ def write_dicom(folder: Path, volume: np.ndarray, affine: np.ndarray) -> None:
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
         one = FileDataset(str(folder / f"{z:03d}.dcm"), {}, file_meta=meta, preamble=b"\0" * 128)
         one.SOPClassUID, one.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-        one.PatientName, one.PatientID, one.PatientBirthDate = "DOE^JANE", "4711", "19550312"
+        one.PatientName, one.PatientID, one.PatientBirthDate = "DOE^JANE", "MRN4711", "19550312"
         one.Modality, one.SeriesInstanceUID, one.StudyInstanceUID = "MR", series, study
         one.FrameOfReferenceUID, one.SeriesNumber, one.InstanceNumber = frame, 1, z + 1
         one.SeriesDescription, one.Manufacturer, one.ScanningSequence = "T2", "none", "SE"
@@ -159,7 +159,7 @@ def test_what_is_done_is_not_done_again(site: SiteConfig) -> None:
 def test_nothing_of_the_patient_is_in_the_result(site: SiteConfig) -> None:
     for path in (site.data.folder / "a").iterdir():
         content = nib.load(path).to_bytes()[:352] if path.suffix == ".gz" else path.read_bytes()
-        for word in (b"DOE", b"JANE", b"4711", b"19550312"):
+        for word in (b"DOE", b"JANE", b"MRN4711", b"19550312"):
             assert word not in content, path
         assert [finding for finding in scan_header(path) if path.suffix == ".gz"] == []
     facts = json.loads((site.data.folder / "a" / "prepared.json").read_bytes())

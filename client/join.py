@@ -1,0 +1,240 @@
+"""`mtsunet-client --site`: joins, stays joined, and says in plain words what it is doing.
+
+Two children do the work: Flower's SuperNode (client/supernode.py), which talks to the coordinator, and Flower's
+executor, which starts a process for each message. Both end with this process.
+"""
+
+import fcntl
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from client.app import SITE_VARIABLE
+from client.audit import AuditLog
+from client.connection import RefusedHereError, UnreachableError, hello, read_invitation
+from client.site import load_site
+from client.supernode import arguments
+from shared_model.checkpoint import write_bytes, write_json
+from shared_model.config import Invitation, SiteConfig
+from shared_model.errors import RunError
+from shared_model.flower_environment import environment
+from shared_model.health import HealthServer
+from shared_model.signing import SitePrivateKey, read_site_key
+
+FIRST_PAUSE = 2.0
+LONGEST_PAUSE = 60.0
+LOCKOUT_SECONDS = 120.0
+"""Flower lets a key in again about a minute after a session that was not closed."""
+LOOK_SECONDS = 1.0
+STOP_SECONDS = 15.0
+WORKER = "flwr-clientapp"
+LOGGED = re.compile(r"(DEBUG|INFO|WARNING|ERROR) ?: *\S")
+"""Lines of Flower's own log; all else that its processes print, tracebacks among it, is dropped."""
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Joined:
+    """A hospital's client in progress."""
+
+    site_file: Path
+    say: Say
+    config: SiteConfig = field(init=False)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Join and stay joined until SIGTERM or SIGINT.
+
+        Raises:
+            ConfigError: the config, key or invitation cannot be used.
+            RunError: the coordinator refuses this site, and only a person can mend that.
+        """
+        self.config = load_site(self.site_file)
+        invitation, key = read_invitation(self.config), read_site_key(self.config.key)
+        self._one_alone()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        health = HealthServer(self.config.health_port) if self.config.health_port else None
+        self.say(f"site '{self.config.site}'; coordinator {invitation.address}")
+        try:
+            pause = FIRST_PAUSE
+            while not self._stop.is_set():
+                if not self._admitted(invitation, key):
+                    continue
+                self._tell("joined")
+                AuditLog(self.config.state).append("connected", {"coordinator": invitation.address})
+                if health:
+                    health.set(True)
+                started = time.monotonic()
+                code = self._work(invitation)
+                if health:
+                    health.set(False)
+                if self._stop.is_set():
+                    break
+                pause = FIRST_PAUSE if time.monotonic() - started > LONGEST_PAUSE else min(2 * pause, LONGEST_PAUSE)
+                self._tell(f"the connection ended (code {code}); joining again in {pause:.0f} s")
+                self._stop.wait(pause)
+        finally:
+            if health:
+                health.stop()
+        self._tell("stopped")
+
+    def _tell(self, line: str) -> None:
+        self.say(line)
+        write_json(self.config.state / "client.json", {"said": line, "time": time.time(), "process": os.getpid()})
+
+    def _one_alone(self) -> None:
+        """Refuse a second client of the same state folder."""
+        self.config.state.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.config.state / "client.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{self.config.state}: a client runs here already", "stop that one first") from None
+
+    def _admitted(self, invitation: Invitation, key: SitePrivateKey) -> bool:
+        """Ask the coordinator until it would have us; False once we are to stop.
+
+        Raises:
+            RefusedHereError: it will not, or this key stays connected elsewhere.
+        """
+        pause, began, said = FIRST_PAUSE, time.monotonic(), ""
+        while not self._stop.is_set():
+            try:
+                if not hello(invitation, key).online:
+                    return True
+                if time.monotonic() - began > LOCKOUT_SECONDS:
+                    what = f"site '{self.config.site}': its key is connected from somewhere else"
+                    raise RefusedHereError(what, "stop the other client, or make a new key and enrol it")
+                line = "the coordinator still holds this key's last session; waiting until it lets go"
+            except UnreachableError as error:
+                line = f"{error} Trying again"
+                began = time.monotonic()
+            if line != said:
+                self._tell(line)
+                said = line
+            self._stop.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE / 4)
+        return False
+
+    def _work(self, invitation: Invitation) -> int:
+        """Keep both children running until the node ends or we are to stop; returns the node's exit code."""
+        state = self.config.state
+        write_bytes(state / "flower" / "authority.crt", invitation.authority.encode())
+        secret = state / "flower" / "executor.secret"
+        write_bytes(secret, secrets.token_bytes(32), mode=0o600)
+        port = _free_port()
+        surroundings = environment(state / "flower") | {SITE_VARIABLE: str(self.site_file.resolve())}
+        options = arguments(
+            invitation.address, str(state / "flower" / "authority.crt"), str(self.config.key), port, str(secret)
+        )
+        node = subprocess.Popen(
+            [sys.executable, "-m", "client.supernode", *options],
+            env=surroundings,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+            errors="replace",
+        )
+        reader = threading.Thread(target=_keep_log, args=(node, state / "logs" / "node.log"), daemon=True)
+        reader.start()
+        executor = None
+        try:
+            while node.poll() is None and not self._stop.is_set():
+                if executor is None or executor.poll() is not None:
+                    executor = subprocess.Popen(
+                        [
+                            *(str(Path(sys.executable).with_name("flower-superexec")), "--insecure"),
+                            *("--runtime-api-address", f"127.0.0.1:{port}", "--parent-pid", str(os.getpid())),
+                            *("--superexec-auth-secret-file", str(secret)),
+                        ],
+                        env=surroundings,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        start_new_session=True,
+                    )
+                self._end_overdue(executor)
+                self._stop.wait(LOOK_SECONDS)
+        finally:
+            for child in (executor, node):
+                if child is not None:
+                    _end(child)
+            reader.join(STOP_SECONDS)
+        return node.returncode
+
+    def _end_overdue(self, executor: subprocess.Popen[bytes]) -> None:
+        """End a message's process that has worked longer than the policy allows."""
+        limit = 60 * self.config.policy.minutes_per_round
+        for worker in _workers(executor):
+            try:
+                if time.time() - worker.create_time() > limit:
+                    worker.kill()
+                    AuditLog(self.config.state).append("ended", {"after_seconds": limit})
+                    self._tell(f"a round's work was ended: it took longer than {limit / 60:g} minutes")
+            except psutil.NoSuchProcess:
+                continue
+
+
+def _workers(executor: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The processes in which messages are worked on."""
+    found = []
+    try:
+        for child in psutil.Process(executor.pid).children(recursive=True):
+            if child.status() != psutil.STATUS_ZOMBIE and any(WORKER in part for part in child.cmdline()[:3]):
+                found.append(child)
+    except psutil.Error:
+        return found
+    return found
+
+
+def _end(child: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
+    """SIGTERM to a child and to what it started, then SIGKILL."""
+    try:
+        family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        family = []
+    for process in family:
+        try:
+            process.terminate()
+        except psutil.NoSuchProcess:
+            continue
+    _, left = psutil.wait_procs(family, timeout=STOP_SECONDS)
+    for process in left:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    child.wait()
+
+
+def _keep_log(node: "subprocess.Popen[str]", path: Path) -> None:
+    """Keep the engine's own lines; a message that names a file is not among them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert node.stdout is not None
+    with path.open("a", encoding="utf-8") as file:
+        for line in node.stdout:
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", line)
+            if LOGGED.search(plain):
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}Z {plain.strip()}\n")
+                file.flush()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

@@ -1,0 +1,32 @@
+"""The site's own log of what went wrong: where in the code and what kind of error, never its message.
+
+Messages of the engine, of MONAI and of image readers name files, and files are named after patients. The file at fault
+is named by `mtsunet-client check`, on the terminal alone.
+"""
+
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+
+PACKAGES = ("client", "server", "shared_model")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def note_failure(state: Path, error: BaseException) -> None:
+    """Append a failure to state/logs/errors.log."""
+    path = state / "logs" / "errors.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = [_place(frame) for frame in traceback.extract_tb(error.__traceback__)]
+    lines = [f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z {type(error).__name__}", *(f"  {place}" for place in frames)]
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def _place(frame: traceback.FrameSummary) -> str:
+    """File and line below our root, or the package of somebody else's code."""
+    parts = Path(frame.filename).parts
+    if "site-packages" in parts:
+        below = parts[parts.index("site-packages") + 1 :]
+        return f"{'/'.join(below)}:{frame.lineno}"
+    path = Path(frame.filename)
+    return f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name}:{frame.lineno} {frame.name}"

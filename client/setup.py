@@ -1,0 +1,63 @@
+"""A hospital's first steps: its key, its config, and what a plan means in plain words."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared_model.checkpoint import write_bytes
+from shared_model.config import DataConfig, Plan, SiteConfig
+from shared_model.errors import ConfigError
+from shared_model.signing import create_site_key, fingerprint, to_line
+from shared_model.skeleton import skeleton
+from shared_model.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Made:
+    """What `create` made.
+
+    Attributes:
+        public_key: the file to send.
+        fingerprint: what to read out by telephone.
+    """
+
+    config: Path
+    public_key: Path
+    fingerprint: str
+
+
+def create(folder: Path, name: str) -> Made:
+    """Write config.yaml, site.pub and the private key below state/ (mode 0600).
+
+    Raises:
+        ConfigError: there is a config or a key already, or the name will not do.
+    """
+    path = folder / "config.yaml"
+    if path.exists():
+        raise ConfigError(f"{path}: there is a config already", "name another --folder")
+    data = DataConfig(folder=Path("cases"), labels=Path("cases.csv"))
+    try:
+        config = SiteConfig(site=name, data=data, tasks=tuple(TASKS), state=Path("state"))
+    except ValueError:
+        raise ConfigError(f"'{name}' is no name for a site", "use a-z, 0-9 and dashes, at most 40") from None
+    key = create_site_key(folder / config.key)
+    (folder / config.state).chmod(0o700)
+    write_bytes(folder / "site.pub", f"{to_line(key)} {name}\n".encode())
+    write_bytes(path, skeleton(config).encode())
+    return Made(path, folder / "site.pub", fingerprint(key))
+
+
+def in_words(plan: Plan, config: SiteConfig) -> list[str]:
+    """What a plan would have this hospital do, a line each."""
+    tasks = [TASKS[task].title for task in plan.tasks if task in config.tasks]
+    training = plan.training
+    crop = " x ".join(str(side) for side in training.crop)
+    return [
+        f"plan {plan.name}, hash {plan.digest()}",
+        f"sites: {', '.join(plan.sites)}",
+        f"{plan.rounds} rounds, each with {training.local_steps} steps on {training.batch_size} crops of {crop} voxels",
+        f"this hospital trains: {', '.join(tasks) or 'nothing'}",
+        f"the network: MTS-UNET, preset {plan.model.preset}; updates are combined by {plan.aggregation.rule}",
+        "each round the weights it trained leave this hospital, with counts of cases rounded down to multiples of "
+        f"{config.minimum_cell}, and results on held-out cases ({', '.join(config.policy.metrics) or 'none'})",
+        "no differential privacy: the coordinator sees this hospital's update as it is",
+    ]

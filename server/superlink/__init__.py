@@ -1,0 +1,1 @@
+"""The only place that touches Flower's SuperLink: listeners, their guards, the executor, the control client."""

@@ -1,0 +1,192 @@
+"""The two doors before Flower's API: which path is open where, who may pass, and nothing twice.
+
+Stock Flower serves everything on one port and lets any holder of the CA certificate start a run; its nodes sign a
+timestamp alone, good for 305 s. Here the public door opens the fleet API to enrolled sites, and remembers signatures
+for as long as they are good; the admin door wants the token.
+"""
+
+import hmac
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum
+from threading import Lock
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.registry import Enrolment, Registry
+from shared_model.errors import MtsunetError
+from shared_model.signing import AHEAD_SECONDS, BEHIND_SECONDS, verify_headers
+
+FLEET = re.compile(
+    r"/v1/fleet/(activate-node|deactivate-node|send-node-heartbeat|pull-messages|push-messages|get-run|get-fab"
+    r"|push-object|pull-object|confirm-message-received)"
+)
+SITE = re.compile(r"/v1/site/.+")
+"""Our own pages for enrolled sites (pages.py)."""
+BODY_LIMIT = 32 << 20
+"""Bytes of a request; Flower's own largest part is 5 MiB."""
+
+
+class Refused(IntEnum):
+    """Why a request was refused; the number stands beside the words in the answer."""
+
+    UNSIGNED = 9001
+    UNKNOWN = 9002
+    REVOKED = 9003
+    CLOCK = 9004
+    REPLAYED = 9005
+    ONLINE = 9006
+
+
+@dataclass
+class ReplayMemory:
+    """Nonces seen within the time that a signature is good for."""
+
+    seconds: float = AHEAD_SECONDS + BEHIND_SECONDS
+    _seen: set[str] = field(default_factory=set)
+    _order: deque[tuple[float, str]] = field(default_factory=deque)
+    _lock: Lock = field(default_factory=Lock)
+
+    def is_new(self, nonce: str, now: float) -> bool:
+        """Whether this is the first time; from now on it is not."""
+        with self._lock:
+            while self._order and self._order[0][0] < now - self.seconds:
+                self._seen.discard(self._order.popleft()[1])
+            if nonce in self._seen:
+                return False
+            self._seen.add(nonce)
+            self._order.append((now, nonce))
+            return True
+
+
+@dataclass
+class PublicDoor:
+    """ASGI: the fleet API and our pages to enrolled sites, /health to all, 404 for the rest.
+
+    Attributes:
+        link: Flower's app.
+        pages: our own pages; the site's name stands in scope["site"].
+        arrived: called with an enrolment before its first request goes on, in a thread of its own.
+        clock: the present time.
+    """
+
+    link: ASGIApp
+    pages: ASGIApp
+    registry: Registry
+    arrived: Callable[[Enrolment], None]
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    memory: ReplayMemory = field(default_factory=ReplayMemory)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path, method = scope["path"], scope["method"]
+        if path == "/health" and method in ("GET", "HEAD"):
+            await self.link(scope, receive, send)
+        elif SITE.fullmatch(path) and method == "GET":
+            await self._signed(self.pages, scope, receive, send)
+        elif FLEET.fullmatch(path) and method == "POST":
+            await self._signed(self.link, scope, receive, send)
+        else:
+            await _not_found(scope, receive, send)
+
+    async def _signed(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        who = self._identify(HTTPConnection(scope))
+        if isinstance(who, Response):
+            await who(scope, receive, send)
+            return
+        if who.node is None:
+            await run_in_threadpool(self.arrived, who)
+        await _handled(app, {**scope, "site": who.site}, _limited(receive), send)
+
+    def _identify(self, connection: HTTPConnection) -> Enrolment | Response:
+        now = self.clock()
+        signed = verify_headers(connection.headers, now)
+        if signed is None:
+            return refusal(401, Refused.UNSIGNED, "the request is not signed by a site's key")
+        try:
+            who = self.registry.of_key(signed.key)
+        except MtsunetError:
+            return refusal(503, Refused.UNKNOWN, "the coordinator's list of sites cannot be read")
+        if who is None:
+            return refusal(401, Refused.UNKNOWN, "this key is not enrolled here")
+        if who.revoked is not None:
+            return refusal(401, Refused.REVOKED, f"the enrolment of '{who.site}' was revoked")
+        if not -BEHIND_SECONDS < signed.ahead < AHEAD_SECONDS:
+            off = f"{abs(signed.ahead):.0f} s {'ahead of' if signed.ahead > 0 else 'behind'}"
+            return refusal(401, Refused.CLOCK, f"the site's clock is {off} the coordinator's")
+        if not self.memory.is_new(f"{who.key} {signed.nonce}", now.timestamp()):
+            return refusal(401, Refused.REPLAYED, "this request was made before")
+        return who
+
+
+@dataclass
+class AdminDoor:
+    """ASGI: everything that carries the token. The runtime API has secrets of its own."""
+
+    link: ASGIApp
+    token: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope["path"].startswith("/v1/runtime/"):
+            given = HTTPConnection(scope).headers.get("authorization", "")
+            if not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
+                await JSONResponse({"detail": "the admin token is needed"}, 401)(scope, receive, send)
+                return
+        await _handled(self.link, scope, receive, send)
+
+
+def refusal(status: int, code: Refused, words: str) -> Response:
+    """A refusal in the form in which Flower's clients read errors."""
+    return JSONResponse({"code": int(code), "detail": words}, status)
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+def _limited(receive: Receive) -> Receive:
+    seen = 0
+
+    async def limited() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > BODY_LIMIT:
+            raise _TooLargeError
+        return message
+
+    return limited
+
+
+async def _handled(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Call an app; its 500 becomes a 503 without a word of what went wrong, which Flower's clients try again.
+
+    A 500 is a request that nobody should have made, or a database that was busy for too long; neither may end a client.
+    """
+    status = 0
+
+    async def watching(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        if status != 500:
+            await send(message)
+
+    try:
+        await app(scope, receive, watching)
+    except _TooLargeError:
+        await JSONResponse({"detail": "the request is too large"}, 413)(scope, receive, send)
+        return
+    if status == 500:
+        await JSONResponse({"detail": "the request cannot be handled now"}, 503)(scope, receive, send)

@@ -1,0 +1,80 @@
+"""Flower's SuperLink as two listeners over one app. The server's one adapter to Flower's private parts; its contract
+test fails clearly on another Flower version.
+"""
+
+from dataclasses import dataclass
+
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
+from flwr.supercore import sql_mixin
+from flwr.supercore.constant import NodeStatus
+from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+from flwr.superlink.config_loader import SuperLinkLifespanConfig
+from flwr.superlink.main import create_app
+from starlette.types import ASGIApp
+
+from server.coordinator import Coordinator
+from server.registry import Enrolment, Registry
+
+BUSY_MILLISECONDS = "60000"
+"""How long one writer waits for another. Flower's own 5 s end a run where several sites push models to a slow disk."""
+
+
+@dataclass
+class Link:
+    """Flower's app, and what we ask of its state.
+
+    Attributes:
+        app: fleet, control and runtime API and /health, all on one app; the doors of guard.py stand before it.
+    """
+
+    app: ASGIApp
+    _registry: Registry
+    _state: object
+
+    def arrived(self, who: Enrolment) -> None:
+        """Make an enrolled key known to Flower, and keep the node id that it gets."""
+        state = self._state
+        node = state.get_node_id_by_public_key(who.pem.encode())  # type: ignore[attr-defined]
+        if node is None:
+            node = state.create_node(  # type: ignore[attr-defined]
+                NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, who.pem.encode(), HEARTBEAT_DEFAULT_INTERVAL
+            )
+        self._registry.give_node(who, node)
+
+    def online(self) -> set[int]:
+        """Node ids that are connected, or were until less than a minute ago."""
+        nodes = self._state.get_node_info(statuses=[NodeStatus.ONLINE])  # type: ignore[attr-defined]
+        return {node.node_id for node in nodes}
+
+
+def build(coordinator: Coordinator) -> Link:
+    """The SuperLink of a coordinator's folder: SQLite state, process isolation, no listener yet."""
+    config = coordinator.config
+    sql_mixin.SQLITE_PRAGMAS = (*sql_mixin.SQLITE_PRAGMAS, ("busy_timeout", BUSY_MILLISECONDS))
+    lifespan = SuperLinkLifespanConfig(
+        control_address="",
+        health_server_address=None,
+        host="127.0.0.1",
+        port=config.admin_port,
+        insecure=True,
+        certificates=None,
+        superexec_auth_secret=coordinator.secret_file.read_bytes(),
+        authn_plugin=NoOpControlAuthnPlugin(),
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type="grpc-rere",
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=None,
+        ssl_certfile=None,
+        ssl_keyfile=None,
+        database=str(coordinator.folder / "link.db"),
+        isolation="process",
+        runtime_dependency_install=False,
+    )
+    app = create_app(lifespan, SuperLinkLifespan)
+    return Link(app, coordinator.registry, app.state.linkstate_factory.state())

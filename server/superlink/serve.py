@@ -1,0 +1,131 @@
+"""`mtsunet-server serve`: the public and the admin listener, and the executor that starts a process for each run."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import uvicorn
+
+from server.coordinator import FOLDER_VARIABLE, Coordinator
+from server.superlink import link, pages
+from server.superlink.guard import AdminDoor, PublicDoor
+from shared_model.errors import RunError
+from shared_model.flower_environment import environment
+from shared_model.health import HealthServer
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 30.0
+STOP_SECONDS = 10.0
+LOCAL = "127.0.0.1"
+
+
+class _Listener(uvicorn.Server):
+    """A server that leaves signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        RunError: a port cannot be used.
+    """
+    config = coordinator.config
+    superlink = link.build(coordinator)
+    site_pages = pages.build(coordinator.registry, superlink.online, coordinator.folder / "releases")
+    door = PublicDoor(superlink.app, site_pages, coordinator.registry, superlink.arrived)
+    public = _Listener(
+        uvicorn.Config(
+            door,
+            host=config.listen,
+            port=config.port,
+            ssl_certfile=coordinator.certificate,
+            ssl_keyfile=coordinator.certificate_key,
+            lifespan="off",
+            access_log=False,
+            server_header=False,
+            log_config=None,
+        )
+    )
+    admin = _Listener(
+        uvicorn.Config(
+            AdminDoor(superlink.app, coordinator.token),
+            host=LOCAL,
+            port=config.admin_port,
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+        )
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    health = HealthServer(config.health_port) if config.health_port else None
+    listeners = {
+        f"admin port {LOCAL}:{config.admin_port}": asyncio.create_task(_run(admin)),
+        f"public port {config.listen}:{config.port}": asyncio.create_task(_run(public)),
+    }
+    executor = asyncio.create_task(_supervise(coordinator, stop, say))
+    try:
+        while not (admin.started and public.started):
+            for name, task in listeners.items():
+                if task.done():
+                    raise RunError(f"the {name} cannot be opened", "choose another in config.yaml, or end its user")
+            await asyncio.sleep(0.05)
+        say(f"sites reach this server at {config.address}; the admin port is {LOCAL}:{config.admin_port}")
+        if health:
+            health.set(True)
+        await stop.wait()
+    finally:
+        stop.set()
+        say("stopping")
+        if health:
+            health.stop()
+        await executor
+        for server in (public, admin):
+            server.should_exit = True
+            server.force_exit = not server.started
+        await asyncio.wait(listeners.values(), timeout=STOP_SECONDS)
+
+
+async def _run(server: uvicorn.Server) -> None:
+    """Serve; a port in use ends this task, not the process."""
+    with contextlib.suppress(SystemExit):
+        await server.serve()
+
+
+async def _supervise(coordinator: Coordinator, stop: asyncio.Event, say: Callable[[str], None]) -> None:
+    """Keep the executor running until `stop` is set."""
+    pause = FIRST_PAUSE
+    while not stop.is_set():
+        process = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).with_name("flower-superexec")),
+            *("--insecure", "--runtime-api-address", f"{LOCAL}:{coordinator.config.admin_port}"),
+            *("--superexec-auth-secret-file", str(coordinator.secret_file)),
+            *("--parent-pid", str(os.getpid())),
+            env=environment(coordinator.folder / "flower") | {FOLDER_VARIABLE: str(coordinator.folder)},
+        )
+        ended = asyncio.create_task(process.wait())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            process.terminate()
+            try:
+                await asyncio.wait_for(ended, STOP_SECONDS)
+            except TimeoutError:
+                process.kill()
+            stopped.cancel()
+            return
+        stopped.cancel()
+        say(f"the executor ended with {process.returncode}; starting it again in {pause:.0f} s")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), pause)
+        pause = min(2 * pause, LONGEST_PAUSE)

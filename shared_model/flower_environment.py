@@ -1,0 +1,26 @@
+"""What every process of Flower's finds in its environment: nothing called home, nothing installed, our own folder."""
+
+import os
+import sys
+from pathlib import Path
+
+
+def environment(home: Path) -> dict[str, str]:
+    """The environment of a child process.
+
+    Args:
+        home: Flower's own folder. Its programs are found by name, so this Python's come first in PATH; traffic on
+            loopback never goes through a proxy.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    direct = ",".join(part for part in (os.environ.get("NO_PROXY", ""), "127.0.0.1,localhost") if part)
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+    }
