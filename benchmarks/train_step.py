@@ -20,9 +20,9 @@ from monai.networks.nets import SwinUNETR
 from torch import nn
 
 from shared_model.config import ModelConfig, TrainingConfig
-from shared_model.losses import multi_task_loss
+from shared_model.losses import Targets, multi_task_loss
 from shared_model.network import backbone_shape, build_network
-from shared_model.tasks import TASKS, Targets
+from shared_model.tasks import TASKS
 
 Step = Callable[[], None]
 

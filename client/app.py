@@ -10,10 +10,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.clientapp import ClientApp
 
 from client.audit import AuditLog
+from client.config import SITE_VARIABLE, load_site
 from client.logs import note_failure
 from client.outbound import leave
 from client.policy import Approvals, check_release
-from client.site import Site, load_site
+from client.site import Site
 from client.withdrawal import Withdrawals
 from shared_model import wire
 from shared_model.checkpoint import write_json
@@ -23,8 +24,6 @@ from shared_model.parameters import Tensors
 
 HEADER = "header"
 TENSORS = "tensors"
-SITE_VARIABLE = "MTSUNET_SITE"
-"""Environment variable by which a message's process finds the hospital's config file."""
 REASON_LIMIT = 400
 UNREADABLE = 2
 """Flower's error code for a message that an app could not handle."""
@@ -58,7 +57,7 @@ def answer(config: SiteConfig, header: str, tensors: Tensors) -> tuple[str, Tens
     try:
         return leave(config, *_respond(config, message, tensors))
     except RefusedError as error:
-        reason = str(error)
+        reason = error.what
     except Exception as error:
         reason = f"{type(error).__name__} at the site; its own errors.log tells more"
         note_failure(config.state, error)

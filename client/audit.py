@@ -18,7 +18,7 @@ from shared_model.errors import DataError
 START = "0" * 64
 """The hash before the first line."""
 TAIL = 1 << 20
-"""Bytes in which the last line is looked for; a line lists at most some hundred tensors."""
+"""Bytes in which the last line is looked for. A line has at most half, and lists at most some hundred tensors."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,12 @@ class AuditLog:
         What a power cut left of a line is dropped: nobody was told its hash.
 
         Raises:
-            DataError: the last line is not one of this log's; nothing is written.
+            DataError: the last line is not one of this log's, or the new one is too long; nothing is written.
         """
         self.state.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             number, previous, end = self._last()
-            file.truncate(end)
             values = {
                 "n": number + 1,
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -51,11 +50,15 @@ class AuditLog:
                 "facts": facts,
                 "previous": previous,
             }
-            line = {**values, "hash": _hash(values)}
-            file.write(_canonical(line) + b"\n")
+            value = _hash(values)
+            line = _canonical({**values, "hash": value}) + b"\n"
+            if len(line) > TAIL // 2:
+                raise DataError(f"{self.path}: a line of {len(line)} bytes is too long", "look at what was sent")
+            file.truncate(end)
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
-        return f"{line['n']}:{line['hash']}"
+        return f"{number + 1}:{value}"
 
     @property
     def head(self) -> str:
@@ -121,8 +124,10 @@ def _hash(values: dict[str, Any]) -> str:
 
 
 def _read(line: bytes) -> dict[str, Any]:
+    """What a line says; nothing if it is none that `_canonical` makes."""
     try:
         values = json.loads(line)
-    except ValueError:
+        _canonical(values)
+    except (ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -60,8 +60,8 @@ def init(
 @app.command()
 def plans(site: SiteFile) -> None:
     """List the plans that this site was sent, and whether they are approved."""
+    from client.config import load_site
     from client.policy import Approvals
-    from client.site import load_site
 
     for plan, approved in Approvals(load_site(site).state).rows():
         _say(f"{plan.digest()[:12]}  {'approved' if approved else 'waits   '}  {plan.name}")
@@ -70,9 +70,9 @@ def plans(site: SiteFile) -> None:
 @app.command()
 def show(site: SiteFile, plan: Annotated[str, typer.Argument(metavar="HASH", help="Or how it begins.")]) -> None:
     """Say in plain words what a plan would have this hospital do."""
+    from client.config import load_site
     from client.policy import Approvals
     from client.setup import in_words
-    from client.site import load_site
 
     config = load_site(site)
     found, approved = Approvals(config.state).find(plan)
@@ -85,8 +85,8 @@ def show(site: SiteFile, plan: Annotated[str, typer.Argument(metavar="HASH", hel
 def approve(site: SiteFile, plan: Annotated[str, typer.Argument(metavar="HASH", help="Or how it begins.")]) -> None:
     """Approve a plan; the site takes part when it is next asked."""
     from client.audit import AuditLog
+    from client.config import load_site
     from client.policy import Approvals
-    from client.site import load_site
 
     config = load_site(site)
     approvals = Approvals(config.state)
@@ -103,7 +103,7 @@ def audit(
 ) -> None:
     """Print the audit log, or check that it is whole. Exit 2 if it is not."""
     from client.audit import AuditLog
-    from client.site import load_site
+    from client.config import load_site
 
     log = AuditLog(load_site(site).state)
     if not verify:
@@ -113,6 +113,42 @@ def audit(
     if fault := log.verify():
         raise ConfigError(f"{log.path}: {fault}", "keep the file as it is and look into it")
     _say(f"whole; its head is {log.head}")
+
+
+@app.command()
+def models(
+    site: SiteFile,
+    get: Annotated[str | None, typer.Option("--get", metavar="RUN", help="Fetch this one.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Of fetched models; state/models if left out.")] = None,
+) -> None:
+    """List the released models that the coordinator offers, or fetch one; it is kept only if it is genuine."""
+    from client.config import load_site
+    from client.models import get_model, kept_models, list_models
+
+    config = load_site(site)
+    folder = folder or kept_models(config)
+    if get is not None:
+        _say(f"genuine, and here: {get_model(config, get, folder)}")
+        return
+    for run in list_models(config):
+        _say(f"{run}  {'here   ' if (folder / run).exists() else 'offered'}")
+
+
+@app.command()
+def report(
+    site: SiteFile,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, as `models` lists it.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For other programs.")] = False,
+) -> None:
+    """Show this hospital's own results, which stay here, beside the federation's."""
+    from client.config import load_site
+    from client.report import compare, table
+
+    found = compare(load_site(site), run)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1, sort_keys=True))
+    else:
+        console.print(table(found))
 
 
 @app.command()
@@ -126,11 +162,11 @@ def check(
     batch: Annotated[int, typer.Option(help="Its batch.")] = 2,
 ) -> None:
     """Look at the site's data and machine before training: exit 0 clean, 1 warnings with --strict, 2 errors."""
+    from client.config import load_site
     from client.data.checks import check_site
     from client.data.reading import read
     from client.data.sheet import write_sheet
     from client.preflight import machine
-    from client.site import load_site
 
     config = load_site(site)
     with _bar() as progress:
@@ -170,7 +206,7 @@ def prepare(
         from client.data.preparation.prepare import prepare_site
     except ModuleNotFoundError as error:
         raise ConfigError(f"the package {error.name} is missing", "install federated-mtsunet[prepare]") from None
-    from client.site import load_site
+    from client.config import load_site
 
     config = load_site(site)
     with _bar() as progress:

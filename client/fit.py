@@ -16,9 +16,9 @@ import torch
 
 from client.data.cases import Finding
 from shared_model.config import ModelConfig
-from shared_model.losses import multi_task_loss
+from shared_model.losses import Targets, multi_task_loss
 from shared_model.network import build_network
-from shared_model.tasks import CLASSES, MODALITIES, REGIONS, TASKS, Targets
+from shared_model.tasks import CLASSES, MODALITIES, REGIONS, TASKS
 
 LIMIT_SECONDS = 900
 

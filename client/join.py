@@ -20,11 +20,9 @@ from pathlib import Path
 
 import psutil
 
-from client.app import SITE_VARIABLE
 from client.audit import AuditLog
+from client.config import SITE_VARIABLE, load_site
 from client.connection import RefusedHereError, UnreachableError, hello, read_invitation
-from client.site import load_site
-from client.supernode import arguments
 from shared_model.checkpoint import write_bytes, write_json
 from shared_model.config import Invitation, SiteConfig
 from shared_model.errors import RunError
@@ -137,11 +135,14 @@ class Joined:
         write_bytes(secret, secrets.token_bytes(32), mode=0o600)
         port = _free_port()
         surroundings = environment(state / "flower") | {SITE_VARIABLE: str(self.site_file.resolve())}
-        options = arguments(
-            invitation.address, str(state / "flower" / "authority.crt"), str(self.config.key), port, str(secret)
-        )
         node = subprocess.Popen(
-            [sys.executable, "-m", "client.supernode", *options],
+            [
+                *(sys.executable, "-m", "client.supernode", "--superlink", invitation.address),
+                *("--root-certificates", str(state / "flower" / "authority.crt")),
+                *("--auth-supernode-private-key", str(self.config.key)),
+                *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
+                *("--host", "127.0.0.1", "--port", str(port)),
+            ],
             env=surroundings,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -34,15 +34,15 @@ def check_plan(config: SiteConfig, plan: Plan, cases: int) -> None:
     policy, training = config.policy, plan.training
     if cases < policy.minimum_cases:
         raise RefusedError(f"fewer than {policy.minimum_cases} training cases, the site's own minimum", "wait for more")
-    epochs = training.local_steps * training.batch_size / cases
     bounds = [
         ("rounds", plan.rounds, policy.rounds),
         ("steps per round", training.local_steps, policy.steps_per_round),
-        ("epochs per round", round(epochs, 1), policy.epochs_per_round),
+        ("epochs per round", training.local_steps * training.batch_size / cases, policy.epochs_per_round),
     ]
     for name, asked, most in bounds:
         if asked > most:
-            raise RefusedError(f"the plan asks {asked} {name}, the site's policy allows {most}", "lower it in the plan")
+            what = f"the plan asks {asked:g} {name}, the site's policy allows {most:g}"
+            raise RefusedError(what, "lower it in the plan")
     if policy.privacy_floor is not None:
         what = "the plan has no differential privacy, the site's policy demands it"
         raise RefusedError(what, "plan with differential privacy")

@@ -2,7 +2,6 @@
 
 import time
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
@@ -15,11 +14,12 @@ from client.data.split import stored_split
 from client.evaluation import evaluate
 from client.outbound import permitted
 from client.policy import check_plan
+from client.results import Results
 from client.state import Answers
 from client.training import round_job, train
 from client.withdrawal import Withdrawals
 from shared_model import wire
-from shared_model.config import Plan, SiteConfig, load_config
+from shared_model.config import Plan, SiteConfig
 from shared_model.disclosure import disclose, rounded_down
 from shared_model.errors import RefusedError
 from shared_model.network import MTSUNet, build_network
@@ -35,20 +35,6 @@ from shared_model.parameters import (
 from shared_model.scores import SiteScores
 
 
-def load_site(path: Path) -> SiteConfig:
-    """A hospital's config; its relative paths are taken from the file's folder.
-
-    Raises:
-        ConfigError: see load_config.
-    """
-    config = load_config(SiteConfig, path)
-    base = path.resolve().parent
-    raw = None if config.raw is None else config.raw.below(base)
-    invitation = None if config.invitation is None else base / config.invitation
-    update = {"data": config.data.below(base), "raw": raw, "state": base / config.state, "invitation": invitation}
-    return config.model_copy(update=update)
-
-
 class Site:
     """A hospital's side of a run, from its own config and the plan that it was sent."""
 
@@ -58,6 +44,7 @@ class Site:
         self.run = run
         self.device = torch.device(config.device)
         self.answers = Answers(config.state)
+        self.results = Results(config.state)
         self.withdrawals = Withdrawals(config.state)
         self.audit = AuditLog(config.state)
         self._cache = CaseCache(config.state / "cache")
@@ -129,7 +116,7 @@ class Site:
             return kept
         started = time.monotonic()
         network = self._network(base, work.base)
-        evaluation = evaluate(network, self.held_out_cases, self.plan, self.tasks)
+        evaluation = self._evaluate(network, work.round - 1)
         job = round_job(self.plan, self.tasks, self.config.site, work.round, work.settings)
         trained = train(network, self.training_cases, job, self.device, self.answers.moments(work))
         state = shared_state(network)
@@ -150,11 +137,16 @@ class Site:
     def close(self, closing: wire.Closing, final: Tensors) -> wire.Evaluated:
         """Evaluate the final weights and forget the run's kept answers."""
         network = self._network(final, closing.base)
-        evaluation = evaluate(network, self.held_out_cases, self.plan, self.tasks)
-        disclosed = self._disclosed(evaluation)
+        disclosed = self._disclosed(self._evaluate(network, closing.round))
         self.answers.forget(self.run)
         self.withdrawals.end(self.run)
         return wire.Evaluated(run=self.run, site=self.config.site, evaluation=disclosed, audit=self.audit.head)
+
+    def _evaluate(self, network: MTSUNet, index: int) -> SiteScores:
+        """The model of a round on the held-out cases, all of which is kept here."""
+        evaluation = evaluate(network, self.held_out_cases, self.plan, self.tasks)
+        self.results.keep(self.run, index, evaluation, self.plan.synthetic)
+        return evaluation
 
     def _disclosed(self, evaluation: SiteScores) -> SiteScores:
         """What may leave of an evaluation; nothing in a run that too few patients left by withdrawal."""

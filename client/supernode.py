@@ -58,22 +58,6 @@ def _with_check(start: Callable[..., None], **options: Any) -> None:
     start(**{**options, "trusted_entities": {"shell": "looked at by is_shell"}})
 
 
-def arguments(address: str, authority: str, key: str, port: int, secret_file: str) -> list[str]:
-    """The command line of Flower's SuperNode.
-
-    Args:
-        address: host:port of the coordinator.
-        port: of the local runtime API, on loopback.
-        secret_file: what the executor proves itself with there.
-    """
-    return [
-        *("--superlink", address, "--root-certificates", authority),
-        *("--auth-supernode-private-key", key),
-        *("--isolation", "process", "--superexec-auth-secret-file", secret_file),
-        *("--host", "127.0.0.1", "--port", str(port)),
-    ]
-
-
 if __name__ == "__main__":
     start_parent_process_monitor(os.getppid())
     guard()

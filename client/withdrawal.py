@@ -1,6 +1,6 @@
 """What follows when a patient withdraws: named in `data.exclude`, he leaves training and held-out set at once.
 
-Besides: cache entries and kept answers that hold him are deleted, and a round whose answer is gone is declined, never
+Besides: cache entries, kept answers and own results that hold him are deleted, and a round whose answer is gone is declined, never
 answered anew; until the run ends, or `minimum_cell` patients have gone in it, its evaluations stay suppressed, since
 the difference of two would tell of him; and the runs that he took part in stay listed, for their released models hold
 him. state/withdrawals.json keeps hashes, no names.
@@ -14,6 +14,7 @@ from typing import Any
 from client.data.cache import CaseCache
 from client.data.identity import patient_hash
 from client.data.tables import read_list
+from client.results import Results
 from shared_model.checkpoint import write_json
 from shared_model.config import SiteConfig
 from shared_model.errors import DataError
@@ -68,7 +69,8 @@ class Withdrawals:
         return found
 
     def _decline(self, run: str) -> None:
-        """Delete the run's kept answers and moments."""
+        """Delete the run's kept answers and moments, and the site's own results in it."""
+        Results(self._state).forget(run)
         folder = self._state / "answers" / run
         rounds = [int(path.name[:4]) for path in folder.glob("[0-9]*")] if folder.exists() else []
         self.declined[run] = max([self.declined.get(run, 0), *rounds])

@@ -42,7 +42,7 @@ def issue_server_certificate(
         names: host names and IP addresses by which sites reach it.
 
     Raises:
-        ConfigError: the authority cannot be read.
+        ConfigError: the authority cannot be read, or its key is another's.
     """
     issuer = read_certificate(authority)
     try:
@@ -51,6 +51,8 @@ def issue_server_certificate(
         raise ConfigError(f"{authority_key}: cannot be read ({type(error).__name__})", "restore the backup") from None
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
         raise ConfigError(f"{authority_key}: is no EC key", "restore the backup")
+    if signer.public_key() != issuer.public_key():
+        raise ConfigError(f"{authority_key}: is not the key of {authority.name}", "restore the backup")
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     builder = (

@@ -234,6 +234,20 @@ def report(name: RunName, folder: Folder = HERE) -> None:
     _say(f"report: {store.folder / 'report.html'}")
 
 
+@app.command()
+def release(
+    name: RunName,
+    folder: Folder = HERE,
+    index: Annotated[int | None, typer.Option("--round", help="This round, and not by the plan's rule.")] = None,
+) -> None:
+    """Sign a closed run's model and offer it to the enrolled hospitals. A release is never replaced."""
+    from server.release import release as make
+
+    place = make(_coordinator(folder), name, index)
+    _say(f"released: {place}")
+    _say(f"hospitals fetch it with: mtsunet-client models --site CONFIG --get {name}")
+
+
 def _create(found: "Coordinator", path: Path, pretrained: Path | None) -> str:
     """A new run of a plan file; its id."""
     from server.aggregation import build

@@ -127,8 +127,8 @@ def conduct(run: str, connect: Connect) -> None:
         heads = Heads(coordinator.folder / "heads.json")
         Federation(store, build(plan.aggregation), transport, journal.note, heads).complete()
     except MtsunetError as error:
-        journal.note("paused", {"reason": str(error)})
-        journal.set(PAUSED, str(error))
+        journal.note("paused", {"reason": error.what})
+        journal.set(PAUSED, error.what)
         raise
     except Exception as error:
         reason = f"the run's process failed ({type(error).__name__}); the server's log tells more"

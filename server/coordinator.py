@@ -14,13 +14,16 @@ releases/RUN/          released models
 logs/
 """
 
+import ipaddress
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from server.certificates import create_authority, issue_server_certificate
 from server.registry import Registry
@@ -36,10 +39,21 @@ FOLDER_VARIABLE = "MTSUNET_COORDINATOR"
 Port = Field(ge=1, le=65535)
 
 
+def _reachable(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        try:
+            version_6 = re.fullmatch(r"[0-9a-fA-F:]+", name) and ipaddress.IPv6Address(name)
+        except ValueError:
+            version_6 = None
+        if not version_6 and not re.fullmatch(r"[A-Za-z0-9.-]+", name):
+            raise ValueError(f"'{name}' is no host name or IP address")
+    return names
+
+
 class CoordinatorConfig(Config):
     """Where the coordinator listens."""
 
-    names: tuple[str, ...] = Field(min_length=1)
+    names: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_reachable)]
     """Host names or IP addresses by which hospitals reach it; the certificate carries them."""
     listen: str = "0.0.0.0"
     """Address of the public port."""
@@ -52,7 +66,9 @@ class CoordinatorConfig(Config):
     certificate: Path | None = None
     """Your own certificate chain (PEM) for the public port, with `certificate_key`; `authority` then names its CA."""
     certificate_key: Path | None = None
+    """The private key of `certificate` (PEM), readable by the coordinator alone."""
     authority: Path | None = None
+    """The CA certificate (PEM) that `certificate` was issued under; hospitals get it in their invitation."""
 
     @property
     def address(self) -> str:
@@ -145,8 +161,8 @@ def init(folder: Path, config: CoordinatorConfig) -> Coordinator:
     Raises:
         ConfigError: the folder holds something.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder}: is not empty", "name another folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: is no empty folder", "name another folder")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     coordinator = Coordinator(folder.resolve())
     write_bytes(coordinator.folder / "config.yaml", skeleton(config).encode())

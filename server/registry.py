@@ -73,9 +73,14 @@ class Registry:
             replace: revoke the key that the site has, for a rotation of keys.
 
         Raises:
-            ConfigError: the key is bad or in use, or the site has one and `replace` was not asked for.
+            ConfigError: the name or the key is bad, the key is in use, or the site has one and `replace` was not asked
+                for.
         """
         key = from_line(line)
+        try:
+            row = Enrolment(site=site, key=to_line(key), enrolled=_now())
+        except ValidationError:
+            raise ConfigError(f"'{site}' is no name for a site", "use a-z, 0-9 and dashes, at most 40") from None
         with self._changing() as rows:
             if known := self.of_key(to_pem(key)):
                 word = "revoked" if known.revoked else "enrolled"
@@ -85,8 +90,8 @@ class Registry:
                 raise ConfigError(f"site '{site}' has a key already ({current.fingerprint})", "add --replace")
             if current is not None:
                 rows[rows.index(current)] = current.model_copy(update={"revoked": _now()})
-            rows.append(Enrolment(site=site, key=to_line(key), enrolled=_now()))
-        return self.sites()[site]
+            rows.append(row)
+        return row
 
     def revoke(self, site: str) -> None:
         """Shut a site out from now on.
@@ -111,15 +116,20 @@ class Registry:
             state = self.path.stat()
         except FileNotFoundError:
             return None, (), {}
+        except OSError:
+            raise self._unreadable() from None
         stamp = (state.st_mtime_ns, state.st_ino, state.st_size)
         if self._read is None or self._read[0] != stamp:
             try:
                 rows = _ROWS.validate_json(self.path.read_bytes())
                 keys = {row.pem: row for row in rows}
             except (OSError, ValidationError, ConfigError):
-                raise ConfigError(f"{self.path}: cannot be read", "restore it from a backup") from None
+                raise self._unreadable() from None
             self._read = (stamp, rows, keys)
         return self._read
+
+    def _unreadable(self) -> ConfigError:
+        return ConfigError(f"{self.path}: cannot be read", "restore it from a backup")
 
     @contextmanager
     def _changing(self) -> Iterator[list[Enrolment]]:

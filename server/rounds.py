@@ -121,7 +121,7 @@ class Federation:
             if site in {known.site for known in self.terms.values()}:
                 raise RefusedError(f"a second node calls itself '{site}'", "give each site its own name")
         except (RefusedError, WireError) as error:
-            row = {"site": site or answer.node, "reason": str(error)}
+            row = {"site": site or answer.node, "reason": error.what}
             self.notify("refused", row)
             return [row]
         self.terms[answer.node] = terms
@@ -214,7 +214,7 @@ class Federation:
                 self.heads[site] = update.audit
                 self.notify("reply", {"round": current.index, "site": site})
             except (RefusedError, WireError) as error:
-                refused.append({"site": site, "reason": str(error)})
+                refused.append({"site": site, "reason": error.what})
                 self.notify("refused", {"round": current.index, **refused[-1]})
         for site in waiting.values():
             absent.append({"site": site, "reason": "no answer before the deadline"})
@@ -235,7 +235,7 @@ class Federation:
                 evaluated[site] = scores
                 self.heads[site] = scores.audit
             except (RefusedError, WireError) as error:
-                self.notify("refused", {"site": site, "reason": str(error)})
+                self.notify("refused", {"site": site, "reason": error.what})
         self.transport.close()
         self.store.write_evaluated(list(evaluated.values()))
         self.notify("closed", {"sites": sorted(evaluated)})

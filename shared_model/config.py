@@ -121,6 +121,23 @@ class AggregationConfig(Config):
     """The rule's own settings, e.g. mu for fedprox."""
 
 
+class ReleaseConfig(Config):
+    """Which round's model is released: said before any result is known. Only rounds that some site evaluated count."""
+
+    rule: Literal["last", "best"] = "last"
+    """last: the last round. best: the one with the highest pooled result of `task`; of equal ones the later."""
+    task: str | None = None
+    """For best, a task of the plan: a region's Dice or a class task's AUC, over what the sites disclose."""
+
+    @model_validator(mode="after")
+    def _rule_and_task_fit(self) -> "ReleaseConfig":
+        if self.rule == "best" and self.task is None:
+            raise ValueError("task: missing, the rule best looks at one")
+        if self.rule == "last" and self.task is not None:
+            raise ValueError("task: the rule last looks at none; leave it out, or set rule to best")
+        return self
+
+
 class Plan(Config):
     """What a coordinator fixes before round 1 and every site sees."""
 
@@ -147,6 +164,8 @@ class Plan(Config):
     """How often the missing sites are asked in a round that is short of its quorum, before the run pauses."""
     maximum_cases: int = Field(10_000, ge=1)
     """Refuse a site that claims more cases than this for a task."""
+    release: ReleaseConfig = ReleaseConfig()
+    """By which rule the coordinator chooses the round whose model it releases."""
 
     @model_validator(mode="after")
     def _quorum_fits(self) -> "Plan":
@@ -156,6 +175,8 @@ class Plan(Config):
             raise ValueError(f"minimum_sites: {self.minimum_sites} of {len(self.sites)} sites can never answer")
         if strange := sorted(set(self.minimum_cases) - set(self.tasks)):
             raise ValueError(f"minimum_cases: '{strange[0]}' is no task of this plan")
+        if self.release.task is not None and self.release.task not in self.tasks:
+            raise ValueError(f"release.task: '{self.release.task}' is no task of this plan")
         return self
 
     @property
@@ -246,6 +267,7 @@ class SiteConfig(Config):
     site: Name
     """Name of the hospital in the federation."""
     data: DataConfig
+    """The cases that are trained and evaluated on, on a grid of 1 mm."""
     raw: DataConfig | None = None
     """Scans as they come, which `mtsunet-client prepare` turns into `data`: a manifest, whose paths may be folders of
     DICOM files, or bids."""
@@ -256,11 +278,13 @@ class SiteConfig(Config):
     minimum_cell: int = Field(11, ge=1)
     """Smallest count of patients that may leave the site."""
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    """What trains: cpu, cuda, or one GPU of several, e.g. cuda:1."""
     state: Path
     """Folder for what must outlive a process: key, cache, answers, audit log. Nobody else should write in it."""
     invitation: Path | None = None
     """The file that the coordinator sent back when it enrolled this hospital."""
     policy: PolicyConfig = Field(default_factory=lambda: PolicyConfig())
+    """What this hospital does, whatever a plan asks."""
     health_port: int | None = Field(None, ge=1, le=65535)
     """Port of the standard gRPC health service, on loopback alone; none if left out."""
 

@@ -1,12 +1,32 @@
 """The multi-task loss, one number per sample, with every label optional."""
 
+from dataclasses import dataclass
+
 import torch
 from torch.nn import functional as F
 
-from shared_model.tasks import CLASSES, MISSING, REGIONS, Targets
+from shared_model.tasks import CLASSES, MISSING, REGIONS
 
 SMOOTH = 1.0
 """Voxels added above and below in Dice: an empty region asks for an empty answer instead of 0 / 0."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Labels of a batch; what is unknown is masked, never guessed.
+
+    Attributes:
+        regions: (B, 3, D, H, W) float, 0 or 1, channels in the order of REGIONS.
+        region_known: (B, 3) bool; False where a case's mask does not tell that region.
+        classes: (B, 3) int64, columns in the order of CLASSES; MISSING where there is no label.
+    """
+
+    regions: torch.Tensor
+    region_known: torch.Tensor
+    classes: torch.Tensor
+
+    def to(self, device: torch.device) -> "Targets":
+        return Targets(self.regions.to(device), self.region_known.to(device), self.classes.to(device))
 
 
 def region_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

@@ -7,13 +7,15 @@ that weigh its average.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import nn
 
 from shared_model.errors import WeightsError
 from shared_model.tasks import CLASSES, TASKS
+
+if TYPE_CHECKING:  # commands that look at a run start without torch
+    from torch import nn
 
 TRUNK = "trunk"
 CLASS_TRUNK = "class-trunk"
@@ -53,17 +55,19 @@ def trained_names(names: Iterable[str], tasks: Sequence[str]) -> list[str]:
     return sorted(name for name in names if set(tasks_of(group_of(name))) & set(tasks))
 
 
-def shared_state(network: nn.Module) -> Tensors:
+def shared_state(network: "nn.Module") -> Tensors:
     """Copies of all parameters as float32 arrays."""
     return {name: value.detach().cpu().numpy().astype(np.float32) for name, value in network.named_parameters()}
 
 
-def load_shared(network: nn.Module, tensors: Mapping[str, np.ndarray]) -> None:
+def load_shared(network: "nn.Module", tensors: Mapping[str, np.ndarray]) -> None:
     """Set all parameters.
 
     Raises:
         WeightsError: a name or shape that is not the network's, or one that is missing.
     """
+    import torch
+
     own = dict(network.named_parameters())
     if strange := sorted(set(own) ^ set(tensors)):
         raise WeightsError(f"parameters differ, first '{strange[0]}'", "use weights of this model config")

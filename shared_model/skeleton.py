@@ -9,6 +9,8 @@ import yaml
 from shared_model.config import Config
 
 WIDTH = 100
+UNBROKEN = 1_000_000
+"""Width at which YAML breaks no line of a value."""
 
 
 def skeleton(config: Config) -> str:
@@ -35,11 +37,9 @@ def _lines(config: Config, indent: str) -> list[str]:
 
 def _flow(value: Any) -> str:
     plain = _plain(value)
-    if isinstance(plain, str) and "\n" in plain:
-        return str(yaml.safe_dump(plain, default_style='"', width=1_000_000).strip())
-    if isinstance(plain, str | int | float):
-        return str(yaml.safe_dump(plain).splitlines()[0])
-    return str(yaml.safe_dump(plain, default_flow_style=True, width=10_000).strip())
+    style = '"' if isinstance(plain, str) and "\n" in plain else None
+    text = yaml.safe_dump(plain, default_style=style, default_flow_style=True, width=UNBROKEN)
+    return str(text.strip().removesuffix("\n..."))
 
 
 def _plain(value: Any) -> Any:

@@ -6,8 +6,6 @@ a head belongs to one, and an update is averaged over the sites that trained it.
 
 from dataclasses import dataclass
 
-import torch
-
 MISSING = -1
 """The label of a case that has none for a class task. Missing is never negative."""
 
@@ -52,21 +50,3 @@ CLASSES = (
 TASKS: dict[str, Task] = {task.name: task for task in (*REGIONS, *CLASSES)}
 
 GRADE_4 = CLASSES[2].classes.index("4")
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Labels of a batch; what is unknown is masked, never guessed.
-
-    Attributes:
-        regions: (B, 3, D, H, W) float, 0 or 1, channels in the order of REGIONS.
-        region_known: (B, 3) bool; False where a case's mask does not tell that region.
-        classes: (B, 3) int64, columns in the order of CLASSES; MISSING where there is no label.
-    """
-
-    regions: torch.Tensor
-    region_known: torch.Tensor
-    classes: torch.Tensor
-
-    def to(self, device: torch.device) -> "Targets":
-        return Targets(self.regions.to(device), self.region_known.to(device), self.classes.to(device))

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,12 @@ def test_tensors_are_loaded_without_objects() -> None:
 def test_nothing_else_reaches_the_network() -> None:
     for module in ("requests", "urllib", "urllib3", "http", "ftplib", "aiohttp", "websockets"):
         assert importers(module) == set(), module
+
+
+@pytest.mark.parametrize("module", ["client.cli", "client.join", "client.policy", "server.cli", "server.conduct"])
+def test_commands_start_without_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit(len({{'torch', 'monai', 'ray'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_our_benchmarks_are_the_ones_imported() -> None:

@@ -9,7 +9,8 @@ from monai.transforms import Compose, RandFlip, RandScaleIntensity, RandShiftInt
 
 from client.data.loading import Crop, LoadedCase, Volume
 from shared_model.crops import crop_slices
-from shared_model.tasks import MISSING, MODALITIES, Targets
+from shared_model.losses import Targets
+from shared_model.tasks import MISSING, MODALITIES
 
 ANYWHERE = 0.2
 """Share of training crops that lie anywhere in the brain instead of at the tumour."""

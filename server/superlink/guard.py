@@ -9,6 +9,7 @@ import hmac
 import re
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -103,7 +104,7 @@ class PublicDoor:
             return
         if who.node is None:
             await run_in_threadpool(self.arrived, who)
-        await _handled(app, {**scope, "site": who.site}, _limited(receive), send)
+        await _handled(app, {**scope, "site": who.site}, receive, send)
 
     def _identify(self, connection: HTTPConnection) -> Enrolment | Response:
         now = self.clock()
@@ -155,18 +156,23 @@ class _TooLargeError(Exception):
     pass
 
 
-def _limited(receive: Receive) -> Receive:
-    seen = 0
+@dataclass
+class _Limited:
+    """A body that ends with an error where it grows beyond the limit."""
 
-    async def limited() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > BODY_LIMIT:
+    receive: Receive
+    seen: int = 0
+
+    @property
+    def exceeded(self) -> bool:
+        return self.seen > BODY_LIMIT
+
+    async def __call__(self) -> Message:
+        message = await self.receive()
+        self.seen += len(message.get("body", b""))
+        if self.exceeded:
             raise _TooLargeError
         return message
-
-    return limited
 
 
 async def _handled(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -175,18 +181,18 @@ async def _handled(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> 
     A 500 is a request that nobody should have made, or a database that was busy for too long; neither may end a client.
     """
     status = 0
+    body = _Limited(receive)
 
     async def watching(message: Message) -> None:
         nonlocal status
         if message["type"] == "http.response.start":
             status = message["status"]
-        if status != 500:
+        if status != 500 and not body.exceeded:
             await send(message)
 
-    try:
-        await app(scope, receive, watching)
-    except _TooLargeError:
+    with suppress(_TooLargeError):
+        await app(scope, body, watching)
+    if body.exceeded:
         await JSONResponse({"detail": "the request is too large"}, 413)(scope, receive, send)
-        return
-    if status == 500:
+    elif status == 500:
         await JSONResponse({"detail": "the request cannot be handled now"}, 503)(scope, receive, send)

@@ -9,14 +9,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from server.registry import Registry
-from shared_model.checkpoint import MANIFEST, MODEL
+from shared_model.released import RELEASED, SIGNATURE
 from shared_model.shell import DIGEST
 from shared_model.wire import RELEASE
-
-CARD = "card.md"
-SIGNATURE = "signature"
-RELEASED = (MODEL, MANIFEST, CARD, SIGNATURE)
-"""The files of a released model."""
 
 
 def build(registry: Registry, online: Callable[[], set[int]], releases: Path) -> Starlette:

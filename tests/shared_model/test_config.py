@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.config import load_site
 from client.data.datasets import dataset
-from client.site import load_site
 from server.simulation.preparation import load_plan
 from shared_model.config import Plan, SimulationPlan, TrainingConfig, load_config, parse_config
 from shared_model.errors import ConfigError

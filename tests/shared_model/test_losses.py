@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from shared_model.config import ModelConfig
-from shared_model.losses import multi_task_loss, region_loss
+from shared_model.losses import Targets, multi_task_loss, region_loss
 from shared_model.network import MTSUNet, build_network
-from shared_model.tasks import MISSING, TASKS, Targets
+from shared_model.tasks import MISSING, TASKS
 
 WEIGHTS = {"wt": 1.0, "tc": 1.0, "et": 1.0, "idh": 2.26, "codeletion": 3.38, "grade": 1.33}
 EVERY = tuple(TASKS)
