@@ -1,17 +1,21 @@
-# make demo    install, then train on the built-in synthetic cohort
-# make test    install, then test
+# make demo       install, then train on the built-in synthetic cohort
+# make test       install, then test
+# make test-long  tests of single algorithms that take minutes
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test lint quality clean
+.PHONY: demo test test-long lint quality clean
 
 demo: $(INSTALLED)
 	$(BIN)/mtsunet-simulate
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-long: $(INSTALLED)
+	$(BIN)/python -m pytest -m long
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -59,7 +59,7 @@ def in_words(plan: Plan, config: SiteConfig) -> list[str]:
         f"the network: MTS-UNET, preset {plan.model.preset}; updates are combined by {plan.aggregation.rule}",
         "each round the weights it trained leave this hospital, with counts of cases rounded down to multiples of "
         f"{config.minimum_cell}, and results on held-out cases ({', '.join(config.policy.metrics) or 'none'})",
-        "a released model is offered to every enrolled hospital; its card shows each site's permitted counts and results "
-        "under a number that is drawn anew",
+        "a released model is offered to every enrolled hospital; its card shows each site's permitted counts and "
+        "results under a number that is drawn anew",
         "no differential privacy: the coordinator sees this hospital's update as it is",
     ]

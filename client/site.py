@@ -2,37 +2,31 @@
 
 import time
 from functools import cached_property
-
-import torch
+from typing import TYPE_CHECKING
 
 from client.audit import AuditLog
-from client.data.cache import CaseCache
 from client.data.cases import Case, has_label
-from client.data.loading import LoadedCase
 from client.data.reading import read_cases
 from client.data.split import stored_split
-from client.evaluation import evaluate
 from client.outbound import permitted
 from client.policy import check_plan
 from client.results import Results
 from client.state import Answers
-from client.training import round_job, train
 from client.withdrawal import Withdrawals
 from shared_model import wire
 from shared_model.config import Plan, SiteConfig
 from shared_model.disclosure import disclose, rounded_down
 from shared_model.errors import RefusedError
-from shared_model.network import MTSUNet, build_network
 from shared_model.parameters import (
     GROUPS,
     Tensors,
     digest,
-    load_shared,
-    shared_state,
     tasks_of,
-    trained_names,
 )
 from shared_model.scores import SiteScores
+
+if TYPE_CHECKING:
+    from client.learner import Learner
 
 
 class Site:
@@ -42,12 +36,10 @@ class Site:
         self.config = config
         self.plan = plan
         self.run = run
-        self.device = torch.device(config.device)
         self.answers = Answers(config.state)
         self.results = Results(config.state)
         self.withdrawals = Withdrawals(config.state)
         self.audit = AuditLog(config.state)
-        self._cache = CaseCache(config.state / "cache")
 
     @cached_property
     def cases(self) -> tuple[list[Case], list[Case]]:
@@ -55,12 +47,11 @@ class Site:
         return stored_split(self.config.state, cases, self.config.held_out, self.plan.seed)
 
     @cached_property
-    def training_cases(self) -> list[LoadedCase]:
-        return [self._cache.get(case) for case in self.cases[0]]
+    def learner(self) -> "Learner":
+        """What needs torch, imported here: a site that opens a run, or declines, answers in a second without it."""
+        from client.learner import Learner
 
-    @cached_property
-    def held_out_cases(self) -> list[LoadedCase]:
-        return [self._cache.get(case) for case in self.cases[1]]
+        return Learner(self.config, self.plan, self.tasks, *self.cases)
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
@@ -95,12 +86,10 @@ class Site:
             audit=self.audit.head,
         )
 
-    def _network(self, tensors: Tensors, base: str) -> MTSUNet:
+    def _load(self, tensors: Tensors, base: str) -> None:
         if digest(tensors) != base:
             raise RefusedError("the weights are not those that the message names", "send the round again")
-        network = build_network(self.plan.model, self.plan.tasks)
-        load_shared(network, tensors)
-        return network.to(self.device)
+        self.learner.load(tensors)
 
     def work(self, work: wire.Work, base: Tensors) -> tuple[wire.Update, Tensors]:
         """Evaluate the weights, train them, and answer; a repeated message gets the answer already made.
@@ -115,12 +104,9 @@ class Site:
         if kept := self.answers.find(work):
             return kept
         started = time.monotonic()
-        network = self._network(base, work.base)
-        evaluation = self._evaluate(network, work.round - 1)
-        job = round_job(self.plan, self.tasks, self.config.site, work.round, work.settings)
-        trained = train(network, self.training_cases, job, self.device, self.answers.moments(work))
-        state = shared_state(network)
-        tensors = {name: state[name] for name in trained_names(state, self.tasks)}
+        self._load(base, work.base)
+        evaluation = self._evaluate(work.round - 1)
+        tensors, moments = self.learner.train(work, self.answers.moments(work))
         update = wire.Update(
             run=self.run,
             round=work.round,
@@ -131,20 +117,20 @@ class Site:
             seconds=time.monotonic() - started,
             audit=self.audit.head,
         )
-        self.answers.keep(work, update, tensors, trained.moments)
+        self.answers.keep(work, update, tensors, moments)
         return update, tensors
 
     def close(self, closing: wire.Closing, final: Tensors) -> wire.Evaluated:
         """Evaluate the final weights and forget the run's kept answers."""
-        network = self._network(final, closing.base)
-        disclosed = self._disclosed(self._evaluate(network, closing.round))
+        self._load(final, closing.base)
+        disclosed = self._disclosed(self._evaluate(closing.round))
         self.answers.forget(self.run)
         self.withdrawals.end(self.run)
         return wire.Evaluated(run=self.run, site=self.config.site, evaluation=disclosed, audit=self.audit.head)
 
-    def _evaluate(self, network: MTSUNet, index: int) -> SiteScores:
+    def _evaluate(self, index: int) -> SiteScores:
         """The model of a round on the held-out cases, all of which is kept here."""
-        evaluation = evaluate(network, self.held_out_cases, self.plan, self.tasks)
+        evaluation = self.learner.evaluate()
         self.results.keep(self.run, index, evaluation, self.plan.synthetic)
         return evaluation
 

@@ -1,9 +1,9 @@
 """What follows when a patient withdraws: named in `data.exclude`, he leaves training and held-out set at once.
 
-Besides: cache entries, kept answers and own results that hold him are deleted, and a round whose answer is gone is declined, never
-answered anew; until the run ends, or `minimum_cell` patients have gone in it, its evaluations stay suppressed, since
-the difference of two would tell of him; and the runs that he took part in stay listed, for their released models hold
-him. state/withdrawals.json keeps hashes, no names.
+Besides: cache entries, kept answers and own results that hold him are deleted, and a round whose answer is gone is
+declined, never answered anew; until the run ends, or `minimum_cell` patients have gone in it, its evaluations stay
+suppressed, since the difference of two would tell of him; and the runs that he took part in stay listed, for their
+released models hold him. state/withdrawals.json keeps hashes, no names.
 """
 
 import json
@@ -11,7 +11,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from client.data.cache import CaseCache
 from client.data.identity import patient_hash
 from client.data.tables import read_list
 from client.results import Results
@@ -54,6 +53,8 @@ class Withdrawals:
         took_part = {name for name, code in new.items() if code in drawn}
         runs = sorted(path.stem for path in (self._state / "runs").glob("*.json"))
         if took_part:
+            from client.data.cache import CaseCache  # it brings torch, and few sites ever need it here
+
             CaseCache(self._state / "cache").forget(took_part)
             for run in runs:
                 self._decline(run)

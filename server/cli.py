@@ -55,11 +55,10 @@ def init(
     """Make the coordinator's folder: authority, certificate, tokens, config.yaml."""
     from server.coordinator import CoordinatorConfig
     from server.coordinator import init as create
+    from shared_model.config import parse_config
 
-    created = create(
-        folder,
-        CoordinatorConfig(names=tuple(name), port=port, admin_port=admin_port, health_port=health_port),
-    )
+    values = {"names": name, "port": port, "admin_port": admin_port, "health_port": health_port}
+    created = create(folder, parse_config(CoordinatorConfig, values, "init"))
     _say(f"made {created.folder}; back it up, it holds the authority's key")
     _say("start it with: mtsunet-server serve")
 

@@ -83,6 +83,6 @@ def digest(tensors: Mapping[str, np.ndarray]) -> str:
     sha = hashlib.sha256()
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name])
-        sha.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        sha.update(f"{name}|{array.dtype.str}|{tensors[name].shape}|".encode())
         sha.update(array.data)
     return sha.hexdigest()

@@ -32,6 +32,7 @@ OwnScores = Annotated[SiteScores, AfterValidator(_one_stratum)]
 """The scores of one site."""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Release = Annotated[str, Field(max_length=40)]
 Round = Annotated[int, Field(ge=0, le=10_000)]
 AuditHead = Annotated[str, Field(pattern=r"^[0-9]{1,12}:[0-9a-f]{64}$")]
 """Number of lines of a site's audit log, and the hash of the last one."""
@@ -42,7 +43,7 @@ class Opening(Config):
 
     kind: Literal["opening"] = "opening"
     run: RunId
-    release: str
+    release: Release
     plan: Plan
     audit: AuditHead | None = None
     """The head of the site's audit log as the coordinator last heard it: a log without that line was cut."""
@@ -58,7 +59,7 @@ class Terms(Config):
     kind: Literal["terms"] = "terms"
     run: RunId
     site: Name
-    release: str
+    release: Release
     tasks: tuple[str, ...]
     cases: dict[str, int]
     minimum_cell: Annotated[int, Field(ge=1)]

@@ -12,6 +12,16 @@ from tests.federation import Cohort, make_small_cohort
 
 torch.set_num_threads(1)
 
+FIRST = ("simulation/test_federation", "network/test_run", "preparation/test_prepare", "real/test_overlap", "network/")
+"""The files that take longest, so that no worker is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return next((index for index, name in enumerate(FIRST) if name in item.nodeid), len(FIRST))
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:

@@ -63,6 +63,6 @@ def train_baseline(baseline: Baseline, plan: Plan, initial: Path, on_step: Calla
     )
     network = build_network(plan.model, plan.tasks)
     load_shared(network, read_model(initial))
-    cases = [case for site in sites for case in site.training_cases]
+    cases = [case for site in sites for case in site.learner.training_cases]
     train(network, cases, job, torch.device(baseline.sites[0].device), on_step=on_step)
     write_model(baseline.folder, shared_state(network), {"way": baseline.name, "tasks": list(tasks)})

@@ -14,6 +14,7 @@ from PIL import Image
 from tests.federation import Cohort
 
 ROOT = Path(__file__).resolve().parents[2]
+SMALL = ("--crop", "32", "64", "32", "--batch", "1")
 
 
 def site_file(folder: Path, cohort: Cohort, **changes: Any) -> Path:
@@ -31,8 +32,9 @@ def site_file(folder: Path, cohort: Cohort, **changes: Any) -> Path:
 
 
 def client(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command, with a training step of one small crop."""
     return subprocess.run(
-        [sys.executable, "-m", "client.cli", *arguments],
+        [sys.executable, "-m", "client.cli", *arguments, *(SMALL if arguments[0] == "check" else ())],
         **{"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300},
     )
 

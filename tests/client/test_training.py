@@ -27,7 +27,7 @@ def trained(site: Site, job: Job) -> tuple[Tensors, Tensors]:
     torch.manual_seed(0)
     network = build_network(PLAN.model, PLAN.tasks)
     before = shared_state(network)
-    train(network, site.training_cases, job, CPU)
+    train(network, site.learner.training_cases, job, CPU)
     return before, shared_state(network)
 
 
@@ -74,7 +74,7 @@ def test_rounds_continue_one_schedule() -> None:
 def test_moments_are_taken_up_and_calm_the_first_steps_of_a_round(alder: Site) -> None:
     torch.manual_seed(0)
     network = build_network(PLAN.model, PLAN.tasks)
-    first = train(network, alder.training_cases, round_job(PLAN, ("wt",), "alder", 1, {}), CPU)
+    first = train(network, alder.learner.training_cases, round_job(PLAN, ("wt",), "alder", 1, {}), CPU)
     middle = shared_state(network)
     steps = {value.item() for name, value in first.moments.items() if name.startswith("step/")}
     assert steps == {PLAN.training.local_steps}
@@ -82,7 +82,7 @@ def test_moments_are_taken_up_and_calm_the_first_steps_of_a_round(alder: Site) -
 
     def moved(moments: Tensors) -> Tensors:
         load_shared(network, middle)
-        train(network, alder.training_cases, job, CPU, moments)
+        train(network, alder.learner.training_cases, job, CPU, moments)
         after = shared_state(network)
         return {name: after[name] - middle[name] for name in after}
 
@@ -95,7 +95,7 @@ def test_every_step_ticks(alder: Site) -> None:
     ticks: list[int] = []
     network = build_network(PLAN.model, PLAN.tasks)
     job = Job(PLAN, ("wt",), "alder", first_step=0, steps=3, batch_size=1)
-    train(network, alder.training_cases, job, CPU, on_step=lambda: ticks.append(1))
+    train(network, alder.learner.training_cases, job, CPU, on_step=lambda: ticks.append(1))
     assert len(ticks) == 3
 
 
@@ -103,8 +103,8 @@ def test_every_step_ticks(alder: Site) -> None:
 def test_training_on_cuda_lowers_the_loss_under_mixed_precision(alder: Site) -> None:
     network = build_network(PLAN.model, PLAN.tasks)
     device = torch.device("cuda")
-    first = train(network, alder.training_cases, Job(PLAN, ("wt",), "alder", 0, 2, 2), device)
-    last = train(network, alder.training_cases, Job(PLAN, ("wt",), "alder", 0, 20, 2), device)
+    first = train(network, alder.learner.training_cases, Job(PLAN, ("wt",), "alder", 0, 2, 2), device)
+    last = train(network, alder.learner.training_cases, Job(PLAN, ("wt",), "alder", 0, 20, 2), device)
     assert last.loss < first.loss
 
 

@@ -1,4 +1,4 @@
-"""A run over the network from enrolment to its report: three hospitals, of which one declines, one has no 1p/19q labels.
+"""A run over the network from enrolment to its report: one of three hospitals declines, another has no 1p/19q labels.
 
 One hospital's headers, files, folders, labels and config carry a patient's name and number, which must be found nowhere
 at the coordinator, in no traffic, and in none of the hospital's own logs.

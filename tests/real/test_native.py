@@ -15,6 +15,7 @@ from shared_model.config import DataConfig, SiteConfig
 from shared_model.tasks import MODALITIES
 from tests.real import real_data
 
+pytestmark = pytest.mark.long
 HEADER = "case,patient,idh,codel_1p19q,grade_histologic,grade_who2021,t1,t1ce,t2,flair,seg"
 
 

@@ -68,7 +68,7 @@ def test_a_head_that_a_site_does_not_train_stays_bit_identical_through_its_train
     network = build_network(PLAN.model, PLAN.tasks)
     received = store.model(0)
     load_shared(network, received)
-    train(network, site.training_cases, round_job(PLAN, site.tasks, "birch", 1, {}), torch.device("cpu"))
+    train(network, site.learner.training_cases, round_job(PLAN, site.tasks, "birch", 1, {}), torch.device("cpu"))
     after = shared_state(network)
     for name in heads(after, "codeletion"):
         assert after[name].tobytes() == received[name].tobytes()

@@ -1,0 +1,61 @@
+"""The part of a site that needs torch: a network on the site's cases, from the weights of a round."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from client.data.cache import CaseCache
+from client.data.cases import Case
+from client.data.loading import LoadedCase
+from client.evaluation import evaluate
+from client.training import round_job, train
+from shared_model import wire
+from shared_model.config import Plan, SiteConfig
+from shared_model.network import build_network
+from shared_model.parameters import Tensors, load_shared, shared_state, trained_names
+from shared_model.scores import SiteScores
+
+
+class Learner:
+    """A site's cases and tasks in a run."""
+
+    def __init__(
+        self, config: SiteConfig, plan: Plan, tasks: tuple[str, ...], training: Sequence[Case], held_out: Sequence[Case]
+    ) -> None:
+        self._site = config.site
+        self._device = torch.device(config.device)
+        self._plan = plan
+        self._tasks = tasks
+        self._cache = CaseCache(config.state / "cache")
+        self._training, self._held_out = training, held_out
+
+    @cached_property
+    def training_cases(self) -> list[LoadedCase]:
+        return [self._cache.get(case) for case in self._training]
+
+    @cached_property
+    def held_out_cases(self) -> list[LoadedCase]:
+        return [self._cache.get(case) for case in self._held_out]
+
+    def load(self, weights: Tensors) -> None:
+        """Take a model's weights.
+
+        Raises:
+            WeightsError: see load_shared.
+        """
+        self.network = build_network(self._plan.model, self._plan.tasks)
+        load_shared(self.network, weights)
+        self.network.to(self._device)
+
+    def evaluate(self) -> SiteScores:
+        """The loaded model on the held-out cases."""
+        return evaluate(self.network, self.held_out_cases, self._plan, self._tasks)
+
+    def train(self, work: wire.Work, moments: Mapping[str, np.ndarray]) -> tuple[Tensors, Tensors]:
+        """Train the loaded model for a round; the trained tensors, and the optimizer's moments after it."""
+        job = round_job(self._plan, self._tasks, self._site, work.round, work.settings)
+        trained = train(self.network, self.training_cases, job, self._device, moments)
+        state = shared_state(self.network)
+        return {name: state[name] for name in trained_names(state, self._tasks)}, trained.moments
