@@ -1,7 +1,7 @@
 """What a finished run has to tell, read from its store: the sites, the rounds, the bytes."""
 
 from server.store import RunStore
-from server.summary import Refusal, Round, Site, Summary, Totals, evaluated
+from server.summary import Missing, Round, Site, Summary, Totals, evaluated
 from shared_model.errors import RunError
 from shared_model.scores import SiteScores
 
@@ -37,8 +37,8 @@ def round_rows(store: RunStore) -> tuple[Round, ...]:
             Round(
                 index=index,
                 present=tuple(sorted(record["sites"])),
-                refusals=tuple(Refusal(**row) for row in record["refused"]),
-                absent=tuple(row["site"] for row in record["absent"]),
+                refusals=tuple(Missing(**row) for row in record["refused"]),
+                absent=tuple(Missing(**row) for row in record["absent"]),
                 seconds=record["seconds"],
                 bytes_down=record["bytes_down"],
                 bytes_up=record["bytes_up"],

@@ -35,8 +35,8 @@ class Site(Record):
     notes: tuple[str, ...] = ()
 
 
-class Refusal(Record):
-    """A site that took part in a round and was turned away, or declined."""
+class Missing(Record):
+    """A site that has no part in a round, and why."""
 
     site: str
     reason: str
@@ -48,9 +48,10 @@ class Round(Record):
     index: int = Field(ge=1)
     present: tuple[str, ...]
     """Sites whose reply was admitted."""
-    refusals: tuple[Refusal, ...] = ()
-    absent: tuple[str, ...] = ()
-    """Sites that did not answer by the deadline."""
+    refusals: tuple[Missing, ...] = ()
+    """Sites that declined, or were turned away."""
+    absent: tuple[Missing, ...] = ()
+    """Sites that were not connected, or did not answer by the deadline."""
     seconds: float = Field(ge=0)
     bytes_down: int = Field(ge=0)
     """From the coordinator to all sites."""

@@ -15,7 +15,7 @@ from server.summary import (
     AVERAGED_LOCAL,
     CENTRALISED,
     FEDERATED,
-    Refusal,
+    Missing,
     Round,
     Site,
     Summary,
@@ -47,7 +47,7 @@ def summary(**changes: object) -> Summary:
         HOSTILE: SiteScores(dice={"wt": DiceSum.of([0.4, 0.6])}, auc={"idh": AucCount.of([0.9, 0.1], [True, False])}),
         "south": SiteScores(dice={"wt": DiceSum.of([0.8])}),
     }
-    refusal = Refusal(site="south", reason="a value of encoder.weight is not finite")
+    refusal = Missing(site="south", reason="a value of encoder.weight is not finite")
     values: dict[str, object] = {
         "name": "demo",
         "seed": 3,
@@ -63,7 +63,13 @@ def summary(**changes: object) -> Summary:
         "rounds": (
             Round(index=1, present=(HOSTILE, "south"), seconds=2, bytes_down=2000, bytes_up=2000, **evaluated(scores)),
             Round(
-                index=2, present=(HOSTILE,), refusals=(refusal,), absent=("east",), seconds=3, bytes_down=2, bytes_up=1
+                index=2,
+                present=(HOSTILE,),
+                refusals=(refusal,),
+                absent=(Missing(site="east", reason="not connected"),),
+                seconds=3,
+                bytes_down=2,
+                bytes_up=1,
             ),
         ),
         "test_cases": 8,
@@ -184,7 +190,7 @@ def test_the_report_says_what_it_must(report: Path) -> None:
         "Not for clinical use.",
         "8 cases prove the path, not accuracy.",
         "refused: a value of encoder.weight is not finite",
-        "absent: no reply by the deadline",
+        "absent: not connected",
         "n = 7, 1 undefined",
         "hidden<small>2 held out",
         "0f" * 32,
