@@ -9,6 +9,7 @@ An entry's key is the sha256 of all source files' contents and of the settings t
 makes a new entry. The folder may be deleted at any time.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -114,14 +115,12 @@ class CaseCache:
                 "sha256": {name: content_hash(_path(partial, name)) for name in _ARRAYS},
             }
             write_json(partial / "facts.json", facts)
-            if self._facts(entry) is None:
-                self._checked.discard(entry.name)
-                shutil.rmtree(entry, ignore_errors=True)
-                try:
+            with (self.folder / "cases.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if self._facts(entry) is None:  # else another process was first; its entry is the same
+                    self._checked.discard(entry.name)
+                    shutil.rmtree(entry, ignore_errors=True)
                     partial.replace(entry)
-                except OSError:  # another process was first; its entry is the same
-                    if self._facts(entry) is None:
-                        raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
