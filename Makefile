@@ -1,12 +1,13 @@
 # make demo       install, then train on the built-in synthetic cohort
 # make test       install, then test
-# make test-long  tests of single algorithms that take minutes
+# make test-long  single tests that take minutes
+# make bundle     the wheel and all that it needs, for hospitals without a package index
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test test-long lint quality clean
+.PHONY: demo test test-long bundle lint quality clean
 
 demo: $(INSTALLED)
 	$(BIN)/mtsunet-simulate
@@ -22,6 +23,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bundle: $(INSTALLED)
+	rm -rf bundle
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --constraint constraints.txt --wheel-dir bundle torch
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --constraint constraints.txt --wheel-dir bundle .
+
 quality: $(INSTALLED)
 	$(BIN)/python -m benchmarks.quality
 
@@ -33,4 +39,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs bundle

@@ -152,6 +152,23 @@ def report(
 
 
 @app.command()
+def status(
+    site: SiteFile,
+    as_json: Annotated[bool, typer.Option("--json", help="For other programs.")] = False,
+) -> None:
+    """Say what the client is doing now: whether it runs, what it last said, and how far training is."""
+    from client.config import load_site
+    from client.status import in_words, read_status
+
+    found = read_status(load_site(site))
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1, sort_keys=True))
+        return
+    for line in in_words(found):
+        _say(line)
+
+
+@app.command()
 def check(
     site: SiteFile,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
@@ -161,12 +178,12 @@ def check(
     crop: Annotated[tuple[int, int, int], typer.Option(help="Its crop, in voxels.")] = (64, 64, 64),
     batch: Annotated[int, typer.Option(help="Its batch.")] = 2,
 ) -> None:
-    """Look at the site's data and machine before training: exit 0 clean, 1 warnings with --strict, 2 errors."""
+    """Look at data, machine and network before training: exit 0 clean, 1 warnings with --strict, 2 errors."""
     from client.config import load_site
     from client.data.checks import check_site
     from client.data.reading import read
     from client.data.sheet import write_sheet
-    from client.preflight import machine
+    from client.preflight import machine, network
 
     config = load_site(site)
     with _bar() as progress:
@@ -175,16 +192,20 @@ def check(
         measuring = progress.add_task(f"training step, {preset}", total=1)
         facts, found = machine(config, report.cases, preset, crop, batch)
         progress.update(measuring, completed=1)
-        report.findings += found
+        asking = progress.add_task("coordinator", total=1)
+        seen, refused = network(config)
+        progress.update(asking, completed=1)
+        report.findings += found + refused
         report.sort()
         if sheet is not None:
             drawing = progress.add_task("contact sheet", total=None)
             cases = read(config.data).cases
             write_sheet(cases, sheet, lambda done, total: progress.update(drawing, completed=done, total=total))
     if as_json:
-        print(json.dumps({"site": config.site, "machine": facts, **asdict(report)}, indent=1, sort_keys=True))
+        values = {"site": config.site, "machine": facts, "network": seen, **asdict(report)}
+        print(json.dumps(values, indent=1, sort_keys=True))
     else:
-        for line in _lines(asdict(report), facts):
+        for line in _lines(asdict(report), {**facts, **seen}):
             console.print(line, markup=False, highlight=False)
         for finding in report.findings:
             console.print(str(finding), markup=False, highlight=False)

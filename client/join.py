@@ -23,6 +23,7 @@ import psutil
 from client.audit import AuditLog
 from client.config import SITE_VARIABLE, load_site
 from client.connection import RefusedHereError, UnreachableError, hello, read_invitation
+from client.migrations import migrate, version_of
 from shared_model.checkpoint import write_bytes, write_json
 from shared_model.config import Invitation, SiteConfig
 from shared_model.errors import RunError
@@ -56,12 +57,14 @@ class Joined:
         """Join and stay joined until SIGTERM or SIGINT.
 
         Raises:
-            ConfigError: the config, key or invitation cannot be used.
+            ConfigError: the config, key or invitation cannot be used, or a newer release has used the state folder.
             RunError: the coordinator refuses this site, and only a person can mend that.
         """
         self.config = load_site(self.site_file)
+        version_of(self.config.state)
         invitation, key = read_invitation(self.config), read_site_key(self.config.key)
         self._one_alone()
+        migrate(self.config.state)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         health = HealthServer(self.config.health_port) if self.config.health_port else None

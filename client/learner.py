@@ -10,6 +10,7 @@ from client.data.cache import CaseCache
 from client.data.cases import Case
 from client.data.loading import LoadedCase
 from client.evaluation import evaluate
+from client.status import progress
 from client.training import round_job, train
 from shared_model import wire
 from shared_model.config import Plan, SiteConfig
@@ -25,6 +26,7 @@ class Learner:
         self, config: SiteConfig, plan: Plan, tasks: tuple[str, ...], training: Sequence[Case], held_out: Sequence[Case]
     ) -> None:
         self._site = config.site
+        self._state = config.state
         self._device = torch.device(config.device)
         self._plan = plan
         self._tasks = tasks
@@ -56,6 +58,7 @@ class Learner:
     def train(self, work: wire.Work, moments: Mapping[str, np.ndarray]) -> tuple[Tensors, Tensors]:
         """Train the loaded model for a round; the trained tensors, and the optimizer's moments after it."""
         job = round_job(self._plan, self._tasks, self._site, work.round, work.settings)
-        trained = train(self.network, self.training_cases, job, self._device, moments)
+        with progress(self._state, work.run, work.round, job.steps) as on_step:
+            trained = train(self.network, self.training_cases, job, self._device, moments, on_step)
         state = shared_state(self.network)
         return {name: state[name] for name in trained_names(state, self._tasks)}, trained.moments

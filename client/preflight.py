@@ -1,18 +1,27 @@
-"""The machine's part of the preflight: device, memory and disk, measured."""
+"""The preflight beside the data: device, memory and disk, measured; and how the coordinator sees this site."""
 
 import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
+from client.connection import hello, read_invitation
 from client.data.cases import Finding
 from client.fit import measure
 from shared_model.config import SiteConfig
+from shared_model.errors import MtsunetError
+from shared_model.signing import read_site_key
 
 CACHE_MB = 12.0
 """Of one case of 240x240x155 voxels in the cache, as benchmarks/data_pipeline measures it."""
 STATE_MB = 2000.0
 """For kept answers and optimizer moments of the largest preset."""
+CLOCK_SECONDS = 2.0
+"""A clock further off is warned of; the coordinator refuses one that is 5 s ahead or 305 s behind."""
+DATE_AGE = 1.0
+"""Of the coordinator's Date, on average: cut to whole seconds, and made once a second."""
 
 
 def machine(
@@ -41,4 +50,35 @@ def machine(
     if free < needed:
         what = f"{free:.0f} MB are free, and the cache needs {needed:.0f} MB"
         found.append(Finding("error", str(config.state), what, "free space, or name another state folder"))
+    return facts, found
+
+
+def network(
+    config: SiteConfig, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> tuple[dict[str, Any], list[Finding]]:
+    """How the coordinator sees this site, and the first thing that keeps it from joining."""
+    if config.invitation is None:
+        what, remedy = "no invitation: not enrolled yet", "send site.pub, and name the invitation that comes back"
+        return {}, [Finding("note", "network", what, remedy)]
+    facts: dict[str, Any] = {}
+    try:
+        invitation, key = read_invitation(config), read_site_key(config.key)
+        facts["coordinator"] = invitation.address
+        asked = clock()  # the Date of an answer is that of its request, however long the answer takes
+        seen = hello(invitation, key, lambda: asked)
+    except MtsunetError as error:
+        return facts, [Finding("error", "network", error.what, error.remedy)]
+    ahead = seen.ahead - DATE_AGE
+    off = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the coordinator's"
+    facts |= {
+        "reached": "yes",
+        "certificate": "of the invitation's authority",
+        "enrolment": "this site's key is enrolled",
+        "release": f"{seen.release} on both sides",
+        "clock": f"{off}, give or take a second",
+        "connected": "yes" if seen.online else "not now",
+    }
+    found = []
+    if abs(ahead) > CLOCK_SECONDS:
+        found.append(Finding("warning", "network", f"the site's clock is {off}", "let NTP set it"))
     return facts, found

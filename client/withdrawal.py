@@ -8,10 +8,12 @@ released models hold him. state/withdrawals.json keeps hashes, no names.
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from client.data.identity import patient_hash
+from client.data.identity import key, patient_hash
+from client.data.reading import read
 from client.data.tables import read_list
 from client.results import Results
 from shared_model.checkpoint import write_json
@@ -50,12 +52,13 @@ class Withdrawals:
         if not new:
             return
         drawn = self._drawn()
-        took_part = {name for name, code in new.items() if code in drawn}
+        people = _people(config, new)
+        took_part = {name for name in new if drawn & {patient_hash(person) for person in people[name]}}
         runs = sorted(path.stem for path in (self._state / "runs").glob("*.json"))
         if took_part:
             from client.data.cache import CaseCache  # it brings torch, and few sites ever need it here
 
-            CaseCache(self._state / "cache").forget(took_part)
+            CaseCache(self._state / "cache").forget({person for name in took_part for person in people[name]})
             for run in runs:
                 self._decline(run)
                 self.changed[run] = self.changed.get(run, 0) + len(took_part)
@@ -90,3 +93,12 @@ class Withdrawals:
 
     def _write(self) -> None:
         write_json(self._path, {"patients": self.patients, "changed": self.changed, "declined": self.declined})
+
+
+def _people(config: SiteConfig, names: Iterable[str]) -> dict[str, set[str]]:
+    """Listed name -> the names of the patients whom it means: a list may name a case, or a patient by another name."""
+    cases = read(config.data.model_copy(update={"exclude": None}), "who2021").cases
+    return {
+        name: {name} | {case.patient for case in cases if key(name) in {key(case.patient), key(case.id), *case.also}}
+        for name in names
+    }

@@ -83,15 +83,22 @@ def enrol(
     folder: Folder = HERE,
     replace: Annotated[bool, typer.Option("--replace", help="Revoke the key it has.")] = False,
 ) -> None:
-    """Enrol a hospital, and write the file that it joins with."""
+    """Enrol a hospital, and write the file that it joins with; for one that is enrolled, write the file again."""
+    from server.certificates import read_certificate
+    from server.conduct import Heads
     from server.enrolment import write_invitation
+    from shared_model.signing import from_line, to_line
 
     found = _coordinator(folder)
     try:
         line = key.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{key}: cannot be read ({type(error).__name__})", "check the path") from None
-    row = found.registry.enrol(site, line, replace)
+    read_certificate(found.authority)
+    row = found.registry.sites().get(site)
+    if row is None or row.key != to_line(from_line(line)):
+        row = found.registry.enrol(site, line, replace)
+        Heads(found.folder / "heads.json").pop(site, None)
     path = write_invitation(found, site)
     _say(f"enrolled {site}, key {row.fingerprint}: compare it with the hospital by telephone")
     _say(f"send back: {path}")
@@ -107,10 +114,9 @@ def revoke(site: Annotated[str, typer.Argument(help="Name of the hospital.")], f
 @app.command()
 def sites(folder: Folder = HERE) -> None:
     """List the hospitals and their keys."""
-    table = Table("site", "key", "enrolled", "revoked")
     for row in _coordinator(folder).registry.rows():
-        table.add_row(row.site, row.fingerprint, row.enrolled, row.revoked or "")
-    console.print(table)
+        revoked = f", revoked {row.revoked}" if row.revoked else ""
+        _say(f"{row.site}  {row.fingerprint}  enrolled {row.enrolled}{revoked}")
 
 
 @app.command()
@@ -134,6 +140,7 @@ def run(
 
     found = _coordinator(folder)
     control = Control(found)
+    control.connected()
     name = _create(found, plan, pretrained)
     _say(f"run {name}")
     control.start(name)
@@ -271,7 +278,7 @@ def _follow(found: "Coordinator", name: str, start: int = 0) -> None:
     Raises:
         RunError: it paused or was stopped.
     """
-    from server.conduct import DONE, PAUSED, RUNNING, STOPPED, Journal, told
+    from server.conduct import DONE, PAUSED, RUNNING, STOPPED, WAITING, Journal, told
     from server.superlink.control import Control
 
     journal = Journal(found.run(name).folder)
@@ -289,7 +296,7 @@ def _follow(found: "Coordinator", name: str, start: int = 0) -> None:
             return
         if state in (PAUSED, STOPPED) or not active:
             reason = reason or "its process ended without a word; see the server's log"
-            if state == RUNNING:
+            if state in (RUNNING, WAITING):
                 journal.set(PAUSED, reason)
             raise RunError(f"run '{name}' has paused: {reason}", f"go on with: mtsunet-server resume {name}")
         time.sleep(FOLLOW_SECONDS)

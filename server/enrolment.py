@@ -4,7 +4,9 @@ release key in it, so it is handed over by a way that both sides trust.
 
 from pathlib import Path
 
+from server.certificates import read_certificate
 from server.coordinator import Coordinator
+from shared_model.checkpoint import write_bytes
 from shared_model.config import Invitation
 from shared_model.signing import release_public_key
 from shared_model.skeleton import skeleton
@@ -16,8 +18,7 @@ def write_invitation(coordinator: Coordinator, site: str) -> Path:
     Raises:
         ConfigError: the authority or the release key cannot be read.
     """
-    from shared_model.checkpoint import write_bytes
-
+    read_certificate(coordinator.authority)
     invitation = Invitation(
         site=site,
         address=coordinator.config.address,

@@ -150,8 +150,10 @@ class RunStore:
         return replies
 
     def write_terms(self, terms: list[wire.Terms], refused: list[dict[str, str]]) -> None:
-        """Keep what the sites opened the run with, and who was refused."""
-        rows = sorted((row.model_dump(mode="json") for row in terms), key=lambda row: str(row["site"]))
+        """Keep what the sites opened the run with, those before among them, and who was refused now."""
+        known = {row.site: row for row in (self.terms()[0] if (self.folder / "terms.json").exists() else [])}
+        known |= {row.site: row for row in terms}
+        rows = [known[site].model_dump(mode="json") for site in sorted(known)]
         write_json(self.folder / "terms.json", {"terms": rows, "refused": refused})
 
     def terms(self) -> tuple[list[wire.Terms], list[dict[str, str]]]:

@@ -18,6 +18,7 @@ from shared_model.shell import CONTENT, DIGEST
 RUN_KEY = "run"
 """The shell's one setting: the id of our run."""
 LISTED = 1000
+TIMEOUT_SECONDS = 30.0
 
 
 class _Token:
@@ -39,6 +40,7 @@ class Control:
             root_certificates=None,
             interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr"), _Token(coordinator.token)],
         )
+        self._client._client = httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False)  # the token goes to no proxy
 
     def start(self, run: str) -> None:
         """Let the executor start a process for our run.

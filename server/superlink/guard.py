@@ -73,7 +73,7 @@ class PublicDoor:
     Attributes:
         link: Flower's app.
         pages: our own pages; the site's name stands in scope["site"].
-        arrived: called with an enrolment before its first request goes on, in a thread of its own.
+        arrived: called with an enrolment before it connects, in a thread of its own.
         clock: the present time.
     """
 
@@ -102,7 +102,7 @@ class PublicDoor:
         if isinstance(who, Response):
             await who(scope, receive, send)
             return
-        if who.node is None:
+        if who.node is None or scope["path"].endswith("/activate-node"):
             await run_in_threadpool(self.arrived, who)
         await _handled(app, {**scope, "site": who.site}, receive, send)
 

@@ -2,15 +2,21 @@
 test fails clearly on another Flower version.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any
 
+from fastapi import HTTPException
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
+from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.supercore import sql_mixin
 from flwr.supercore.constant import NodeStatus
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
+from flwr.superlink.servicer.fleet import fleet_handlers
 from starlette.types import ASGIApp
 
 from server.coordinator import Coordinator
@@ -33,14 +39,15 @@ class Link:
     _state: object
 
     def arrived(self, who: Enrolment) -> None:
-        """Make an enrolled key known to Flower, and keep the node id that it gets."""
+        """Make an enrolled key known to Flower, where its state does not know it, and keep the node id that it gets."""
         state = self._state
         node = state.get_node_id_by_public_key(who.pem.encode())  # type: ignore[attr-defined]
         if node is None:
             node = state.create_node(  # type: ignore[attr-defined]
                 NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, who.pem.encode(), HEARTBEAT_DEFAULT_INTERVAL
             )
-        self._registry.give_node(who, node)
+        if node != who.node:
+            self._registry.give_node(who, node)
 
     def online(self) -> set[int]:
         """Node ids that are connected, or were until less than a minute ago."""
@@ -76,5 +83,18 @@ def build(coordinator: Coordinator) -> Link:
         isolation="process",
         runtime_dependency_install=False,
     )
+    fleet_handlers.push_messages = _own_replies_alone(fleet_handlers.push_messages)
     app = create_app(lifespan, SuperLinkLifespan)
     return Link(app, coordinator.registry, app.state.linkstate_factory.state())
+
+
+def _own_replies_alone(push: Callable[..., Any]) -> Callable[..., Any]:
+    """Flower looks at who sends a message, and not at whose name stands in it: a site must not answer for another."""
+
+    @wraps(push)
+    def checked(request: PushMessagesRequest, **others: Any) -> Any:
+        if any(message.metadata.src_node_id != request.node.node_id for message in request.messages_list):
+            raise HTTPException(403, "a reply in another node's name")
+        return push(request=request, **others)
+
+    return push if hasattr(push, "__wrapped__") else checked

@@ -19,7 +19,9 @@ def build(registry: Registry, online: Callable[[], set[int]], releases: Path) ->
 
     def hello(request: Request) -> Response:
         site = request.scope["site"]
-        row = registry.sites()[site]
+        row = registry.sites().get(site)
+        if row is None:  # revoked since the door let it in
+            return JSONResponse({"detail": f"the enrolment of '{site}' was revoked"}, 401)
         return JSONResponse(
             {"site": site, "release": RELEASE, "shell": DIGEST, "online": row.node is not None and row.node in online()}
         )

@@ -11,6 +11,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from client.config import load_site
+from client.connection import Hello
+from client.data.cases import Finding
+from client.preflight import network
+from client.setup import create
+from shared_model.config import Invitation, SiteConfig
 from tests.federation import Cohort
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +57,8 @@ def test_a_sound_site_is_clean(cohort: Cohort, tmp_path: Path) -> None:
     picture = np.asarray(Image.open(sheet))
     assert picture.shape == (cases * 176, 640, 3)
     assert (picture[..., 0] != picture[..., 1]).any()  # outlines are in colour
+    (note,) = [finding for finding in report["findings"] if finding["where"] == "network"]
+    assert note["what"] == "no invitation: not enrolled yet" and report["network"] == {}
     assert not (tmp_path / "state").exists()
 
 
@@ -103,3 +111,37 @@ def test_prepare_without_scans_is_one_line(cohort: Cohort, tmp_path: Path) -> No
     done = client("prepare", "--site", str(site_file(tmp_path, cohort)))
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("mtsunet-client: raw: is missing. Say there where")
+
+
+def invited(folder: Path, name: str) -> SiteConfig:
+    """The site north, with the invitation of the site `name`."""
+    path = create(folder, "north").config
+    invitation = Invitation(site=name, address="fed.example:443", authority="", release_key="0" * 64)
+    (folder / "invitation.yaml").write_text(yaml.safe_dump(invitation.model_dump()))
+    path.write_text(path.read_text() + "invitation: invitation.yaml\n")
+    return load_site(path)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "clock", "warns"),
+    [
+        (1.0, "0 s behind", False),  # the coordinator's Date is a second old
+        (3.0, "2 s ahead of", False),
+        (4.0, "3 s ahead of", True),
+        (-1.0, "2 s behind", False),
+        (-2.0, "3 s behind", True),
+    ],
+)
+def test_a_clock_may_be_two_seconds_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, clock: str, warns: bool
+) -> None:
+    monkeypatch.setattr("client.preflight.hello", lambda *_: Hello("0.1.0", False, seconds))
+    facts, found = network(invited(tmp_path, "north"))
+    assert facts["clock"] == f"{clock} the coordinator's, give or take a second"
+    what = f"the site's clock is {clock} the coordinator's"
+    assert found == [Finding("warning", "network", what, "let NTP set it")] * warns
+
+
+def test_an_invitation_for_another_site_is_an_error(tmp_path: Path) -> None:
+    what = "invitation: it is for 'south', this site is 'north'"
+    assert network(invited(tmp_path, "south")) == ({}, [Finding("error", "network", what, "use your own")])

@@ -1,5 +1,6 @@
 """A patient withdraws in the middle of a run: everything that holds him goes, and nothing tells of him."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -107,3 +108,23 @@ def test_a_torn_record_stops_the_site(site: SiteConfig) -> None:
     (site.state / "withdrawals.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
         Withdrawals(site.state)
+
+
+def test_a_list_may_name_the_case_instead_of_the_patient(site: SiteConfig, store: RunStore, tmp_path: Path) -> None:
+    assert site.data.labels is not None
+    rows = list(csv.DictReader(site.data.labels.open()))
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(row | {"patient": f"person {index}"} for index, row in enumerate(rows))
+    site = site.model_copy(update={"data": site.data.model_copy(update={"labels": tmp_path / "labels.csv"})})
+    run, base = store.read()[0], store.model(0)
+    send(site, wire.Opening(run=run, release=wire.RELEASE, plan=PLAN))
+    send(site, work(store, 1, base), base)
+    entries = len(list((site.state / "cache" / "cases").iterdir()))
+    assert site.data.exclude is not None
+    site.data.exclude.write_text(f"{rows[0]['case']}\n")
+    again = send(site, work(store, 1, base), base)
+    assert isinstance(again, wire.Refusal) and "withdrew" in again.reason
+    assert len(list((site.state / "cache" / "cases").iterdir())) == entries - 1
+    assert Withdrawals(site.state).changed == {run: 1}

@@ -77,6 +77,7 @@ class World:
     """Where the processes of one test live; everything started here is stopped when it closes."""
 
     folder: Path
+    name: str = "127.0.0.1"
     running: list[Running] = field(default_factory=list)
 
     def start(self, name: str, arguments: Sequence[str], **environment: str) -> Running:
@@ -115,7 +116,7 @@ class World:
         if not self.coordinator.folder.exists():
             public, admin, health = map(str, free_ports(3))
             ports = ("--port", public, "--admin-port", admin, "--health-port", health)
-            self.command("init", "--name", "127.0.0.1", *ports)
+            self.command("init", "--name", self.name, *ports)
         arguments = ["serve", "--folder", str(self.coordinator.folder)]
         server = self.start("server", ["-c", f"{script}\nimport sys, server.cli\nserver.cli.main()", *arguments])
         server.says("sites reach this server at")

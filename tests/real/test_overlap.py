@@ -136,6 +136,7 @@ def test_explain_says_who_is_where_without_training(sets: dict[str, dict[str, st
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.long
 def test_three_layouts_with_different_labels_masks_and_modalities_federate(
     sets: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:

@@ -1,0 +1,70 @@
+"""What client/supernode.py and server/superlink/ use of Flower's private parts. A failure names what another Flower
+version has changed.
+"""
+
+import ast
+import dataclasses
+import inspect
+import subprocess
+import sys
+from importlib import import_module, metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_version_is_one_that_was_read() -> None:
+    assert metadata.version("flwr").startswith("1.41."), "read client/supernode.py and server/superlink/link.py again"
+
+
+def test_the_superlink_is_built_from_these_settings() -> None:
+    from flwr.superlink.config_loader import SuperLinkLifespanConfig
+
+    from server.superlink import link
+
+    calls = [node for node in ast.walk(ast.parse(inspect.getsource(link.build))) if isinstance(node, ast.Call)]
+    given = next(call for call in calls if ast.unparse(call.func) == "SuperLinkLifespanConfig").keywords
+    assert {field.name for field in dataclasses.fields(SuperLinkLifespanConfig)} == {word.arg for word in given}
+    assert list(inspect.signature(link.create_app).parameters) == ["config", "superlink_lifespan_class"]
+
+
+def test_sqlite_waits_as_long_as_we_say() -> None:
+    from flwr.supercore import sql_mixin
+
+    source = inspect.getsource(sql_mixin._set_sqlite_pragmas)
+    assert "SQLITE_PRAGMAS" in source and dict(sql_mixin.SQLITE_PRAGMAS)["busy_timeout"]
+
+
+def test_replies_are_pushed_with_node_and_source() -> None:
+    from flwr.proto.fleet_pb2 import PushMessagesRequest
+    from flwr.superlink.routers.fleet import router
+    from flwr.superlink.servicer.fleet import fleet_handlers
+
+    assert router.fleet_handlers is fleet_handlers
+    assert {"node", "messages_list"} <= {field.name for field in PushMessagesRequest.DESCRIPTOR.fields}
+
+
+def test_the_node_looks_at_an_app_where_ours_is_put() -> None:
+    loop = import_module("flwr.supernode.start_client_internal")
+    command = import_module("flwr.supernode.cli.flower_supernode")
+    pull = inspect.getsource(loop._pull_and_store_message)
+    assert 'verifications.get("valid_license"' in pull
+    assert "_verify_fab(fab, trusted_entities)" in pull
+    assert "Message(FAB_VERIFICATION_ERROR, reply_to=message)" in pull
+    assert pull.index("_verify_fab(") < pull.index("get_fused_config_from_fab(fab.content")
+    assert "http_request_response(" in inspect.getsource(loop._init_connection)
+    assert "trusted_entities=config.trusted_entities" in inspect.getsource(command.flower_supernode)
+
+
+def test_the_programs_are_beside_this_python() -> None:
+    for name in ("flower-superexec", "flwr-serverapp", "flwr-clientapp"):
+        assert Path(sys.executable).with_name(name).exists(), name
+
+
+def test_the_supernode_takes_our_options() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "client.supernode", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for option in ("--superlink", "--root-certificates", "--auth-supernode-private-key", "--isolation", "--host"):
+        assert option in told
+    assert "--superexec-auth-secret-file" in told and "--port" in told
