@@ -13,7 +13,8 @@ def environment(home: Path) -> dict[str, str]:
             loopback never goes through a proxy.
     """
     home.mkdir(parents=True, exist_ok=True)
-    direct = ",".join(part for part in (os.environ.get("NO_PROXY", ""), "127.0.0.1,localhost") if part)
+    before = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
+    direct = ",".join(part for part in (before, "127.0.0.1,localhost") if part)
     return {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),

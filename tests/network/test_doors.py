@@ -112,6 +112,18 @@ def test_a_captured_request_is_not_answered_twice(world: World, public: httpx.Cl
     assert public.get("/v1/site/hello", headers=signed(world)).json()["online"] is True
 
 
+def test_a_reply_in_another_nodes_name_is_turned_away(world: World, public: httpx.Client) -> None:
+    activation = ActivateNodeRequest(public_key=pem(world), heartbeat_interval=30).SerializeToString()
+    public.post("/v1/fleet/activate-node", headers=signed(world), content=activation)  # known from here on
+    node = world.coordinator.registry.sites()["north"].node
+    assert node is not None
+    for source, refused in ((node + 1, True), (node, False)):
+        message = Message(metadata=Metadata(run_id=1, src_node_id=source, ttl=60, created_at=1.0))
+        body = PushMessagesRequest(node=Node(node_id=node), messages_list=[message]).SerializeToString()
+        response = public.post("/v1/fleet/push-messages", headers=signed(world), content=body)
+        assert ("a reply in another node's name" in response.text) is refused, response.text
+
+
 def mutated(path: str, key: bytes, draw: random.Random) -> bytes:
     """A request of this path with bytes changed, cut or added; or no request at all."""
     node, metadata = Node(node_id=draw.getrandbits(63)), Metadata(run_id=draw.getrandbits(60), ttl=1e9)
