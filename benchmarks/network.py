@@ -23,7 +23,16 @@ from benchmarks.network_ours import run_ours
 from benchmarks.network_stock import run_stock
 
 PAUSE_SECONDS = 0.1
-KINDS = ("flwr-serverapp", "flwr-clientapp", "supernode", "superlink", "server.cli", "client.cli", "superexec")
+KINDS = (
+    "flwr-serverapp",
+    "flwr-clientapp",
+    "client.supernode",
+    "flower-supernode",
+    "flower-superexec",
+    "flower-superlink",
+    "server.cli",
+    "client.cli",
+)
 
 
 @dataclass

@@ -38,7 +38,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-client, server = ClientApp(), ServerApp()
+client = ClientApp()
+server = ServerApp()
 
 @client.train()
 def train(message, context):
@@ -63,8 +64,9 @@ class Timed(FedAvg):
 def main(grid, context):
     strategy = Timed(fraction_evaluate=0.0, min_train_nodes=2, min_available_nodes=2)
     strategy.times = context.run_config["times"]
-    each = {WEIGHTS} // {ARRAYS}
-    initial = ArrayRecord({{f"a{{i}}": Array(np.zeros(each, np.float32)) for i in range({ARRAYS})}})
+    draw = np.random.default_rng(0)  # equal arrays would be one object to Flower, and travel once
+    values = [draw.standard_normal({WEIGHTS} // {ARRAYS}, np.float32) for _ in range({ARRAYS})]
+    initial = ArrayRecord({{f"a{{i}}": Array(value) for i, value in enumerate(values)}})
     strategy.start(grid, initial, num_rounds=context.run_config["rounds"])
 """
 
