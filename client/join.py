@@ -138,7 +138,7 @@ class Joined:
         write_bytes(secret, secrets.token_bytes(32), mode=0o600)
         port = _free_port()
         surroundings = environment(state / "flower") | {SITE_VARIABLE: str(self.site_file.resolve())}
-        node = subprocess.Popen(
+        node = _start(
             [
                 *(sys.executable, "-m", "client.supernode", "--superlink", invitation.address),
                 *("--root-certificates", str(state / "flower" / "authority.crt")),
@@ -146,13 +146,8 @@ class Joined:
                 *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
                 *("--host", "127.0.0.1", "--port", str(port)),
             ],
-            env=surroundings,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            text=True,
-            errors="replace",
+            surroundings,
+            subprocess.PIPE,
         )
         reader = threading.Thread(target=_keep_log, args=(node, state / "logs" / "node.log"), daemon=True)
         reader.start()
@@ -160,17 +155,14 @@ class Joined:
         try:
             while node.poll() is None and not self._stop.is_set():
                 if executor is None or executor.poll() is not None:
-                    executor = subprocess.Popen(
+                    executor = _start(
                         [
                             *(str(Path(sys.executable).with_name("flower-superexec")), "--insecure"),
                             *("--runtime-api-address", f"127.0.0.1:{port}", "--parent-pid", str(os.getpid())),
                             *("--superexec-auth-secret-file", str(secret)),
                         ],
-                        env=surroundings,
-                        stdin=subprocess.DEVNULL,
-                        stdout=subprocess.DEVNULL,
-                        stderr=subprocess.DEVNULL,
-                        start_new_session=True,
+                        surroundings,
+                        subprocess.DEVNULL,
                     )
                 self._end_overdue(executor)
                 self._stop.wait(LOOK_SECONDS)
@@ -194,6 +186,18 @@ class Joined:
                 continue
 
 
+def _start(arguments: list[str], surroundings: dict[str, str], output: int) -> subprocess.Popen[bytes]:
+    """Start a child, away from the terminal's signals."""
+    return subprocess.Popen(
+        arguments,
+        env=surroundings,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
 def _workers(executor: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The processes in which messages are worked on."""
     found = []
@@ -206,7 +210,7 @@ def _workers(executor: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return found
 
 
-def _end(child: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
+def _end(child: subprocess.Popen[bytes]) -> None:
     """SIGTERM to a child and to what it started, then SIGKILL."""
     try:
         family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
@@ -226,13 +230,13 @@ def _end(child: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
     child.wait()
 
 
-def _keep_log(node: "subprocess.Popen[str]", path: Path) -> None:
+def _keep_log(node: subprocess.Popen[bytes], path: Path) -> None:
     """Keep the engine's own lines; a message that names a file is not among them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     assert node.stdout is not None
     with path.open("a", encoding="utf-8") as file:
         for line in node.stdout:
-            plain = re.sub(r"\x1b\[[0-9;]*m", "", line)
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", line.decode(errors="replace"))
             if LOGGED.search(plain):
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}Z {plain.strip()}\n")
                 file.flush()

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+import psutil
 from pydantic import Field, ValidationError
 
 from shared_model.checkpoint import write_json
@@ -99,9 +100,9 @@ def read_status(config: SiteConfig) -> Status:
     training = _read(Progress, config.state / PROGRESS)
     return Status(
         site=config.site,
-        running=last is not None and _lives(last.process),
+        running=last is not None and psutil.pid_exists(last.process),
         last=last,
-        training=training if training is not None and _lives(training.process) else None,
+        training=training if training is not None and psutil.pid_exists(training.process) else None,
     )
 
 
@@ -120,15 +121,6 @@ def in_words(status: Status) -> list[str]:
 
 def _moment(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}Z"
-
-
-def _lives(process: int) -> bool:
-    """Whether there is such a process, also another user's."""
-    try:
-        os.kill(process, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return True
 
 
 def _read(kind: type[AnyRecord], path: Path) -> AnyRecord | None:

@@ -157,8 +157,8 @@ def resume(name: RunName, folder: Folder = HERE) -> None:
     journal = Journal(found.run(name).folder)
     if journal.status()[0] == DONE:
         raise RunError(f"run '{name}' is done", "release it with: mtsunet-server release")
-    Control(found).start(name)
     start = journal.size()
+    Control(found).start(name)
     journal.set(WAITING)
     _follow(found, name, start)
 

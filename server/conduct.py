@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from server.aggregation import build
 from server.coordinator import Coordinator, from_environment
 from server.rounds import Federation, Transport
@@ -62,19 +64,9 @@ class Journal:
             values = json.loads((self.folder / "status.json").read_bytes())
         except FileNotFoundError:
             return WAITING, ""
-        if values["state"] == RUNNING and not _alive(values["process"]):
+        if values["state"] == RUNNING and not psutil.pid_exists(values["process"]):
             return PAUSED, "its process ended without a word"
         return values["state"], values["reason"]
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class Heads(MutableMapping[str, str]):

@@ -11,7 +11,8 @@ link.db                the SuperLink's state
 flower/                Flower's own home
 runs/RUN/              one folder per run (store.py)
 releases/RUN/          released models
-logs/
+heads.json             head of each site's audit log as last told (conduct.py)
+invitations/           what each site joins with (enrolment.py)
 """
 
 import ipaddress

@@ -70,7 +70,7 @@ def test_there_are_files_to_check() -> None:
         ("click", ("server/cli.py", "server/simulation/cli.py", "client/cli.py")),
         ("blosc2", ("client/data/cache.py",)),
         ("PIL", ("client/data/sheet.py", "server/plots.py")),
-        ("psutil", ("client/join.py", "server/simulation/reaper.py")),
+        ("psutil", ("client/join.py", "client/status.py", "server/conduct.py", "server/simulation/reaper.py")),
         ("httpx", ("client/connection.py", "server/superlink/control.py")),
         ("socket", ("client/join.py",)),
         ("starlette", ("server/superlink/",)),

@@ -42,7 +42,6 @@ class Refused(IntEnum):
     REVOKED = 9003
     CLOCK = 9004
     REPLAYED = 9005
-    ONLINE = 9006
 
 
 @dataclass

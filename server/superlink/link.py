@@ -36,22 +36,20 @@ class Link:
 
     app: ASGIApp
     _registry: Registry
-    _state: object
+    _state: Any
 
     def arrived(self, who: Enrolment) -> None:
         """Make an enrolled key known to Flower, where its state does not know it, and keep the node id that it gets."""
-        state = self._state
-        node = state.get_node_id_by_public_key(who.pem.encode())  # type: ignore[attr-defined]
+        key = who.pem.encode()
+        node = self._state.get_node_id_by_public_key(key)
         if node is None:
-            node = state.create_node(  # type: ignore[attr-defined]
-                NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, who.pem.encode(), HEARTBEAT_DEFAULT_INTERVAL
-            )
+            node = self._state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, HEARTBEAT_DEFAULT_INTERVAL)
         if node != who.node:
             self._registry.give_node(who, node)
 
     def online(self) -> set[int]:
         """Node ids that are connected, or were until less than a minute ago."""
-        nodes = self._state.get_node_info(statuses=[NodeStatus.ONLINE])  # type: ignore[attr-defined]
+        nodes = self._state.get_node_info(statuses=[NodeStatus.ONLINE])
         return {node.node_id for node in nodes}
 
 
@@ -83,7 +81,8 @@ def build(coordinator: Coordinator) -> Link:
         isolation="process",
         runtime_dependency_install=False,
     )
-    fleet_handlers.push_messages = _own_replies_alone(fleet_handlers.push_messages)
+    if not hasattr(fleet_handlers.push_messages, "__wrapped__"):
+        fleet_handlers.push_messages = _own_replies_alone(fleet_handlers.push_messages)
     app = create_app(lifespan, SuperLinkLifespan)
     return Link(app, coordinator.registry, app.state.linkstate_factory.state())
 
@@ -97,4 +96,4 @@ def _own_replies_alone(push: Callable[..., Any]) -> Callable[..., Any]:
             raise HTTPException(403, "a reply in another node's name")
         return push(request=request, **others)
 
-    return push if hasattr(push, "__wrapped__") else checked
+    return checked
