@@ -5,12 +5,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
 
 from client.data.phantom import make_cohort
 from client.setup import create
+from server.conduct import Journal
 from server.coordinator import Coordinator, CoordinatorConfig
 from server.coordinator import init as init_coordinator
 from server.enrolment import write_invitation
@@ -23,22 +25,30 @@ STUB = """
 import sys
 if any("flwr-clientapp" in part for part in sys.orig_argv):
     import time
-    from client.learner import Learner
+    import types
     from shared_model.scores import SiteScores
 
-    def load(self, weights):
-        self.weights = weights
+    class Learner:
+        def __init__(self, *about):
+            pass
 
-    def train(self, work, moments):
-        time.sleep(2)
-        return {name: value + 0.001 for name, value in self.weights.items()}, {}
+        def load(self, weights):
+            self.weights = weights
 
-    Learner.load, Learner.train, Learner.evaluate = load, train, lambda self: SiteScores()
+        def evaluate(self):
+            return SiteScores()
+
+        def train(self, work, moments):
+            time.sleep(2)
+            return {name: value + 0.001 for name, value in self.weights.items()}, {}
+
+    sys.modules["client.learner"] = types.ModuleType("client.learner")
+    sys.modules["client.learner"].Learner = Learner
 """
 
 
 def run_ours(folder: Path, rounds: int) -> list[float]:
-    """Seconds of each round, from the look for sites to the commit."""
+    """Seconds of each round, from the opening or the last commit to its own commit."""
     (folder / "stub").mkdir()
     (folder / "stub" / "sitecustomize.py").write_text(STUB)
     os.environ["PYTHONPATH"] = f"{folder / 'stub'}:{ROOT}"
@@ -65,8 +75,9 @@ def run_ours(folder: Path, rounds: int) -> list[float]:
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        store = coordinator.run(next((coordinator.folder / "runs").iterdir()).name)
-        return [store.record(index)["seconds"] for index in range(1, rounds + 1)]
+        journal = Journal(next((coordinator.folder / "runs").iterdir()))
+        times = [event["time"] for _, event in journal.events() if event["event"] in ("opened", "committed")]
+        return [after - before for before, after in pairwise(times)]
     finally:
         os.environ["PYTHONPATH"] = str(ROOT)
         for process in reversed(running):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from client.audit import AuditLog
@@ -20,10 +20,9 @@ from shared_model import wire
 from shared_model.checkpoint import write_json
 from shared_model.config import Plan, SiteConfig, parse_config
 from shared_model.errors import RefusedError
+from shared_model.flower_message import content, pack, unpack
 from shared_model.parameters import Tensors
 
-HEADER = "header"
-TENSORS = "tensors"
 REASON_LIMIT = 400
 UNREADABLE = 2
 """Flower's error code for a message that an app could not handle."""
@@ -116,20 +115,12 @@ def client_app(config_of: Callable[[Context], SiteConfig]) -> ClientApp:
     @made.train()
     def handle(message: Message, context: Context) -> Message:
         try:
-            header = message.content.config_records[HEADER]["json"]
-            arrays = message.content.array_records[TENSORS]
-            tensors = {name: array.numpy() for name, array in arrays.items()}
+            header, tensors = unpack(message.content)
             text, out = answer(config_of(context), str(header), tensors)
+            return Message(content(text, pack(out)), reply_to=message)
         except Exception as error:
             # Flower would send the error's own words, and they may name a file.
             return Message(Error(UNREADABLE, f"{type(error).__name__} at the site"), reply_to=message)
-        content = RecordDict(
-            {
-                HEADER: ConfigRecord({"json": text}),
-                TENSORS: ArrayRecord({name: Array(value) for name, value in out.items()}),
-            }
-        )
-        return Message(content, reply_to=message)
 
     return made
 

@@ -29,6 +29,7 @@ from shared_model.config import Invitation, SiteConfig
 from shared_model.errors import RunError
 from shared_model.flower_environment import environment
 from shared_model.health import HealthServer
+from shared_model.process import Process
 from shared_model.signing import SitePrivateKey, read_site_key
 
 FIRST_PAUSE = 2.0
@@ -94,7 +95,10 @@ class Joined:
 
     def _tell(self, line: str) -> None:
         self.say(line)
-        write_json(self.config.state / "client.json", {"said": line, "time": time.time(), "process": os.getpid()})
+        write_json(
+            self.config.state / "client.json",
+            {"said": line, "time": time.time(), "process": Process.own().model_dump()},
+        )
 
     def _one_alone(self) -> None:
         """Refuse a second client of the same state folder."""

@@ -4,27 +4,24 @@ client.json     what `mtsunet-client --site` last said; client/join.py writes it
 progress.json   how far a round's training is; gone when the training is over
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-import psutil
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from shared_model.checkpoint import write_json
 from shared_model.config import SiteConfig
 from shared_model.errors import DataError
 from shared_model.metrics import Record
+from shared_model.process import Process
 
 PROGRESS = "progress.json"
 WRITE_SECONDS = 1.0
 """Between two writes of it."""
-
-Process = Annotated[int, Field(gt=0, lt=2**31)]
 
 
 class Said(Record):
@@ -73,7 +70,7 @@ def progress(
         What to call after each step.
     """
     path = state / PROGRESS
-    first = Progress(run=run, round=index, step=0, steps=steps, process=os.getpid(), time=time.time())
+    first = Progress(run=run, round=index, step=0, steps=steps, process=Process.own(), time=time.time())
     step, written = 0, clock()
 
     def done() -> None:
@@ -100,9 +97,9 @@ def read_status(config: SiteConfig) -> Status:
     training = _read(Progress, config.state / PROGRESS)
     return Status(
         site=config.site,
-        running=last is not None and psutil.pid_exists(last.process),
+        running=last is not None and last.process.lives(),
         last=last,
-        training=training if training is not None and psutil.pid_exists(training.process) else None,
+        training=training if training is not None and training.process.lives() else None,
     )
 
 
@@ -111,7 +108,7 @@ def in_words(status: Status) -> list[str]:
     if status.last is None:
         lines = [f"site '{status.site}': no client has run here yet"]
     else:
-        runs = f"runs (process {status.last.process})" if status.running else "does not run"
+        runs = f"runs (process {status.last.process.number})" if status.running else "does not run"
         lines = [f"site '{status.site}': the client {runs}", f"{_moment(status.last.time)}: {status.last.said}"]
     if (now := status.training) is None:
         return [*lines, "no training now"]

@@ -3,18 +3,17 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from server.rounds import Answer, Transport
+from shared_model.errors import WireError
+from shared_model.flower_message import content, pack, unpack
 from shared_model.parameters import Tensors
 
-HEADER = "header"
-TENSORS = "tensors"
 POLL_SECONDS = 0.2
+LONGEST_POLL_SECONDS = 2.0
 APP_REFUSED = 7
 """Flower's error code for an app that a site did not accept."""
 REASON_LIMIT = 300
@@ -58,25 +57,23 @@ class FlowerTransport:
         return {node: members[node] for node in there if node in members}
 
     def send(self, headers: Mapping[str, str], tensors: Tensors, seconds: float) -> None:
-        arrays = ArrayRecord({name: Array(value) for name, value in tensors.items()})
         kind = "train" if tensors else "query"
-        messages = [
-            Message(RecordDict({HEADER: ConfigRecord({"json": text}), TENSORS: arrays}), int(node), kind, ttl=seconds)
-            for node, text in headers.items()
-        ]
+        packed = pack(tensors)
+        messages = [Message(content(text, packed), int(node), kind, ttl=seconds) for node, text in headers.items()]
         sent = self._grid.push_messages(messages)
         self._sent = {number: node for number, node in zip(sent, headers, strict=True) if number}
 
     def receive(self, seconds: float) -> Iterator[Answer]:
-        end = time.monotonic() + seconds
+        end, pause = time.monotonic() + seconds, POLL_SECONDS
         while self._sent and time.monotonic() < end:
             came = False
             for number in list(self._sent):
                 for reply in self._grid.pull_messages([number]):  # one at a time: a reply is as large as the model
-                    came = True
+                    came, pause = True, POLL_SECONDS
                     yield _answer(self._sent.pop(number), reply)
             if not came:
-                time.sleep(POLL_SECONDS)
+                time.sleep(pause)
+                pause = min(1.1 * pause, LONGEST_POLL_SECONDS)
 
     def close(self) -> None:
         self._sent = {}
@@ -89,12 +86,9 @@ def _answer(node: str, reply: Message) -> Answer:
             return Answer(node, failure=f"the site refuses the app: {reply.error.reason[:REASON_LIMIT]}")
         return Answer(node, failure=f"the site's process failed (Flower error {reply.error.code})")
     try:
-        header: Any = reply.content.config_records[HEADER]["json"]
-        arrays = reply.content.array_records[TENSORS]
-        tensors: dict[str, np.ndarray] = {name: array.numpy() for name, array in arrays.items()}
-    except (KeyError, ValueError, TypeError, OSError, EOFError):
-        return Answer(node, failure="the reply is not one of this release")
-    return Answer(node, header, tensors)
+        return Answer(node, *unpack(reply.content))
+    except WireError as error:
+        return Answer(node, failure=error.what)
 
 
 def server_app(nodes: int, main: Callable[[Transport], None]) -> ServerApp:

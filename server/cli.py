@@ -25,6 +25,8 @@ Folder = Annotated[Path, typer.Option("--folder", envvar="MTSUNET_COORDINATOR", 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, as `runs` lists it.")]
 HERE = Path()
 FOLLOW_SECONDS = 0.5
+ALIVE_SECONDS = 5.0
+"""How often a command that follows a run looks at its journal, and asks the server whether its process lives."""
 
 
 def _say(line: str) -> None:
@@ -284,9 +286,11 @@ def _follow(found: "Coordinator", name: str, start: int = 0) -> None:
     journal = Journal(found.run(name).folder)
     rounds = found.run(name).read()[1].rounds
     control = Control(found)
+    active, asked = True, 0.0
     while True:
+        if time.monotonic() - asked > ALIVE_SECONDS:
+            active, asked = control.active(name), time.monotonic()
         state, reason = journal.status()
-        active = control.active(name)
         for end, event in journal.events(start):
             start = end
             if line := told(event, rounds):

@@ -4,15 +4,14 @@ runs/RUN/events.jsonl   what happened, a line each: {"time", "event", ...}
 runs/RUN/status.json    {"state": waiting | running | paused | stopped | done, "reason", "process"}
 """
 
+import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from server.aggregation import build
 from server.coordinator import Coordinator, from_environment
@@ -20,6 +19,7 @@ from server.rounds import Federation, Transport
 from server.store import RunStore
 from shared_model.checkpoint import write_json
 from shared_model.errors import MtsunetError
+from shared_model.process import Process
 
 WAITING, RUNNING, PAUSED, STOPPED, DONE = "waiting", "running", "paused", "stopped", "done"
 
@@ -56,7 +56,8 @@ class Journal:
 
     def set(self, state: str, reason: str = "") -> None:
         """Write the run's state."""
-        write_json(self.folder / "status.json", {"state": state, "reason": reason, "process": os.getpid()})
+        process = Process.own().model_dump()
+        write_json(self.folder / "status.json", {"state": state, "reason": reason, "process": process})
 
     def status(self) -> tuple[str, str]:
         """State and reason; a run whose process is gone without a word is paused."""
@@ -64,34 +65,44 @@ class Journal:
             values = json.loads((self.folder / "status.json").read_bytes())
         except FileNotFoundError:
             return WAITING, ""
-        if values["state"] == RUNNING and not psutil.pid_exists(values["process"]):
+        if values["state"] == RUNNING and not Process.model_validate(values["process"]).lives():
             return PAUSED, "its process ended without a word"
         return values["state"], values["reason"]
 
 
 class Heads(MutableMapping[str, str]):
-    """Site -> head of its audit log, kept in the coordinator's folder over all runs."""
+    """Site -> head of its audit log, kept in the coordinator's folder over all runs, some of them at the same time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._values: dict[str, str] = json.loads(path.read_bytes()) if path.exists() else {}
+
+    def _read(self) -> dict[str, str]:
+        return dict(json.loads(self._path.read_bytes())) if self._path.exists() else {}
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, str]]:
+        with self._path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            values = self._read()
+            yield values
+            write_json(self._path, values)
 
     def __getitem__(self, site: str) -> str:
-        return self._values[site]
+        return self._read()[site]
 
     def __setitem__(self, site: str, head: str) -> None:
-        self._values[site] = head
-        write_json(self._path, self._values)
+        with self._changing() as values:
+            values[site] = head
 
     def __delitem__(self, site: str) -> None:
-        del self._values[site]
-        write_json(self._path, self._values)
+        with self._changing() as values:
+            del values[site]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter(self._read())
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._read())
 
 
 Connect = Callable[[int, Callable[[], dict[str, str]]], Transport]

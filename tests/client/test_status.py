@@ -1,7 +1,6 @@
 """What `status` says: only of processes that live, in plain words, and with nothing of a case."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +17,12 @@ from shared_model.checkpoint import write_json
 from shared_model.config import DataConfig, SiteConfig
 from shared_model.errors import DataError
 from shared_model.parameters import digest
+from shared_model.process import Process
 from tests.federation import Cohort, small_simulation, start
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "0123456789abcdef"
-HERE = os.getpid()
+HERE = Process.own()
 
 
 @pytest.fixture
@@ -32,19 +32,17 @@ def site(tmp_path: Path) -> SiteConfig:
 
 
 @pytest.fixture
-def gone() -> int:
-    """The number of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+def gone() -> Process:
+    """A process that has ended, and whose number another one has by now."""
+    return Process(number=HERE.number, started=HERE.started - 100.0)
 
 
-def said(config: SiteConfig, line: str, process: int) -> None:
-    write_json(config.state / "client.json", {"said": line, "time": 86400.0, "process": process})
+def said(config: SiteConfig, line: str, process: Process) -> None:
+    write_json(config.state / "client.json", {"said": line, "time": 86400.0, "process": process.model_dump()})
 
 
-def training(config: SiteConfig, process: int) -> None:
-    values = {"run": RUN, "round": 3, "step": 4, "steps": 10, "process": process, "time": 90061.0}
+def training(config: SiteConfig, process: Process) -> None:
+    values = {"run": RUN, "round": 3, "step": 4, "steps": 10, "process": process.model_dump(), "time": 90061.0}
     write_json(config.state / "progress.json", values)
 
 
@@ -58,7 +56,7 @@ def test_a_client_that_trains(site: SiteConfig) -> None:
     said(site, "joined", HERE)
     training(site, HERE)
     assert in_words(read_status(site)) == [
-        f"site 'north': the client runs (process {HERE})",
+        f"site 'north': the client runs (process {HERE.number})",
         "1970-01-02 00:00:00Z: joined",
         f"training run {RUN}, round 3, step 4 of 10, since 1970-01-02 01:01:01Z",
     ]
@@ -76,15 +74,6 @@ def test_what_a_dead_process_left_is_not_shown(site: SiteConfig, gone: int) -> N
         "1970-01-02 00:00:00Z: joined",
         "no training now",
     ]
-
-
-def test_another_users_process_counts(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    def kill(process: int, number: int) -> None:
-        raise PermissionError
-
-    said(site, "joined", 7)
-    monkeypatch.setattr("client.status.os.kill", kill)
-    assert read_status(site).running
 
 
 def test_a_torn_file_is_one_line(site: SiteConfig) -> None:
@@ -107,7 +96,7 @@ def test_the_command(site: SiteConfig, tmp_path: Path) -> None:
     assert json.loads(values) == {
         "site": "north",
         "running": True,
-        "last": {"said": "joined", "time": 86400.0, "process": HERE},
+        "last": {"said": "joined", "time": 86400.0, "process": HERE.model_dump()},
         "training": None,
     }
 
@@ -124,7 +113,7 @@ def test_progress_is_written_once_a_second_and_removed(tmp_path: Path) -> None:
         values = json.loads(path.read_bytes())
     assert seen == [0, 0, 2, 2, 4]
     assert set(values) == {"run", "round", "step", "steps", "process", "time"}
-    assert (values["run"], values["round"], values["steps"], values["process"]) == (RUN, 2, 5, HERE)
+    assert (values["run"], values["round"], values["steps"], values["process"]) == (RUN, 2, 5, HERE.model_dump())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,43 @@
+"""What a coordinator keeps about its runs while several are in progress."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from server.conduct import DONE, PAUSED, RUNNING, WAITING, Heads, Journal
+from shared_model.checkpoint import write_json
+
+
+def test_heads_of_two_runs_do_not_undo_each_other(tmp_path: Path) -> None:
+    first, second = Heads(tmp_path / "heads.json"), Heads(tmp_path / "heads.json")
+    first["alder"] = "1:aa"
+    second["birch"] = "4:bb"
+    first["alder"] = "2:cc"
+    assert dict(second) == {"alder": "2:cc", "birch": "4:bb"}
+    assert second.pop("alder", None) == "2:cc"
+    assert dict(first) == {"birch": "4:bb"}
+
+
+def test_heads_written_at_the_same_time_all_stay(tmp_path: Path) -> None:
+    def write(site: str) -> None:
+        heads = Heads(tmp_path / "heads.json")
+        for number in range(20):
+            heads[site] = f"{number}:aa"
+
+    sites = [f"site-{index}" for index in range(6)]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, sites))
+    assert dict(Heads(tmp_path / "heads.json")) == dict.fromkeys(sites, "19:aa")
+
+
+def test_a_run_whose_process_is_gone_has_paused(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    assert journal.status() == (WAITING, "")
+    journal.set(RUNNING)
+    assert journal.status() == (RUNNING, "")
+    values = json.loads((tmp_path / "status.json").read_bytes())
+    values["process"]["started"] -= 100  # the machine was started anew, and another process has the number
+    write_json(tmp_path / "status.json", values)
+    assert journal.status() == (PAUSED, "its process ended without a word")
+    journal.set(DONE)
+    assert journal.status() == (DONE, "")
