@@ -1,6 +1,5 @@
 """Flower's ClientApp: turns messages into wire objects for Site, and its answers back. The client's one Flower file."""
 
-import json
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -15,10 +14,10 @@ from client.logs import note_failure
 from client.outbound import leave
 from client.policy import Approvals, check_release
 from client.site import Site
+from client.state import Runs
 from client.withdrawal import Withdrawals
 from shared_model import wire
-from shared_model.checkpoint import write_json
-from shared_model.config import Plan, SiteConfig, parse_config
+from shared_model.config import SiteConfig
 from shared_model.errors import RefusedError
 from shared_model.flower_message import content, pack, unpack
 from shared_model.parameters import Tensors
@@ -38,12 +37,7 @@ def _site(config: SiteConfig, run: str, excluded: frozenset[str]) -> Site:
     Raises:
         RefusedError: the run was never opened here.
     """
-    path = config.state / "runs" / f"{run}.json"
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        raise RefusedError("the run was not opened at this site", "open the run again") from None
-    return Site(config, parse_config(Plan, values, "kept plan"), run)
+    return Site(config, Runs(config.state).plan(run), run)
 
 
 def answer(config: SiteConfig, header: str, tensors: Tensors) -> tuple[str, Tensors]:
@@ -77,8 +71,9 @@ def _respond(config: SiteConfig, message: wire.Header, tensors: Tensors) -> tupl
     facts: dict[str, object] = {"run": message.run}
     if isinstance(message, wire.Opening):
         _allow(config, message, audit)
-        write_json(config.state / "runs" / f"{message.run}.json", message.plan.model_dump(mode="json"))
+        Runs(config.state).keep(message.run, message.plan, {})
         terms = _site(config, message.run, excluded).open()
+        Runs(config.state).keep(message.run, message.plan, terms.cases)
         audit.append("joined", {**facts, "plan": message.plan.digest(), "tasks": list(terms.tasks)})
         return terms.model_copy(update={"audit": audit.head}), {}
     if isinstance(message, wire.Work):

@@ -11,7 +11,7 @@ from client.data.split import stored_split
 from client.outbound import permitted
 from client.policy import check_plan
 from client.results import Results
-from client.state import Answers
+from client.state import Answers, Runs
 from client.withdrawal import Withdrawals
 from shared_model import wire
 from shared_model.config import Plan, SiteConfig
@@ -55,8 +55,10 @@ class Site:
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
-        """The plan's tasks that the site declares and has enough cases for."""
+        """The plan's tasks that the site declares and has enough cases for; in a run, not more than it opened with."""
         declared = [task for task in self.plan.tasks if task in self.config.tasks]
+        if opened := Runs(self.config.state).cases(self.run):
+            declared = [task for task in declared if task in opened]
         return tuple(task for task in declared if self._count((task,)) > 0)
 
     def _count(self, tasks: tuple[str, ...]) -> int:
@@ -68,6 +70,11 @@ class Site:
         """Labelled training cases of each group of parameters that the site trains."""
         groups = {group: tuple(task for task in tasks_of(group) if task in self.tasks) for group in GROUPS}
         return {group: self._count(tasks) for group, tasks in groups.items() if tasks}
+
+    def _weights(self) -> dict[str, int]:
+        """The counts that weigh an update: of cases that came after the run was opened, nobody was told."""
+        opened = Runs(self.config.state).cases(self.run)
+        return {group: min(count, opened.get(group, count)) for group, count in self.counts.items()}
 
     def open(self) -> wire.Terms:
         """What the site will do in this run.
@@ -112,7 +119,7 @@ class Site:
             round=work.round,
             base=work.base,
             site=self.config.site,
-            cases=self.counts,
+            cases=self._weights(),
             evaluation=self._disclosed(evaluation),
             seconds=time.monotonic() - started,
             audit=self.audit.head,

@@ -1,16 +1,54 @@
-"""What a site keeps between processes: its answers, made once and sent again when asked again, and AdamW's moments.
+"""What a site keeps between processes: the runs that it opened, its answers, made once and sent again when asked again,
+and AdamW's moments.
 
+runs/RUN.json                   the plan, and the case counts that the site opened the run with
 answers/RUN/0004-<base digest>/   header.json, tensors.safetensors: what was sent
                                   moments.safetensors: for the next round; never sent
 """
 
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from shared_model import wire
-from shared_model.checkpoint import commit_folder, decode_tensors, encode_tensors, write_bytes
-from shared_model.errors import WireError
+from shared_model.checkpoint import commit_folder, decode_tensors, encode_tensors, write_bytes, write_json
+from shared_model.config import Plan, parse_config
+from shared_model.errors import RefusedError, WireError
 from shared_model.parameters import Tensors
+
+
+class Runs:
+    """The runs that a site opened, below its state folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "runs"
+
+    def keep(self, run: str, plan: Plan, cases: Mapping[str, int]) -> None:
+        """Keep what a run was opened with; `cases` of each group of parameters."""
+        write_json(self.folder / f"{run}.json", {"plan": plan.model_dump(mode="json"), "cases": dict(cases)})
+
+    def _values(self, run: str) -> dict[str, Any] | None:
+        try:
+            values = json.loads((self.folder / f"{run}.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        return values if isinstance(values, dict) and {"plan", "cases"} <= set(values) else None
+
+    def plan(self, run: str) -> Plan:
+        """The plan that a run was opened with.
+
+        Raises:
+            RefusedError: the run was never opened here.
+        """
+        if (values := self._values(run)) is None:
+            raise RefusedError("the run was not opened at this site", "open the run again")
+        return parse_config(Plan, values["plan"], "kept plan")
+
+    def cases(self, run: str) -> dict[str, int]:
+        """The case counts that a run was opened with; empty until it is."""
+        return dict((self._values(run) or {"cases": {}})["cases"])
 
 
 class Answers:
