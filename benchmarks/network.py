@@ -30,7 +30,8 @@ KINDS = (
     "flower-supernode",
     "flower-superexec",
     "flower-superlink",
-    "server.cli",
+    "server.cli serve",
+    "server.cli run",
     "client.cli",
 )
 
