@@ -55,7 +55,7 @@ def admit(update: Update, tensors: Mapping[str, np.ndarray], terms: Terms, curre
 
     Raises:
         RefusedError: another run, round or base; a count beyond the one the site opened with; a tensor that is
-            missing, unasked for, of the wrong shape or dtype, or not finite.
+            missing, unasked for, of the wrong shape or dtype, or not finite; weights that are the base's.
     """
     if (update.run, update.round, update.base) != (current.run, current.index, current.base_digest):
         raise RefusedError(f"answers round {update.round} of another base", "wait for the next round")
@@ -70,6 +70,9 @@ def admit(update: Update, tensors: Mapping[str, np.ndarray], terms: Terms, curre
             )
     expected = {name: current.base[name] for name in trained_names(current.base, terms.tasks)}
     try:
-        return check_tensors(tensors, expected)
+        checked = check_tensors(tensors, expected)
     except WireError as error:
         raise RefusedError(error.what, error.remedy) from None
+    if all(np.array_equal(value, current.base[name]) for name, value in checked.items()):
+        raise RefusedError("sends the round's own weights back: nothing was trained", "train before you answer")
+    return checked

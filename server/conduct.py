@@ -174,7 +174,7 @@ def told(event: dict[str, Any], rounds: int) -> str | None:
             return f"round {event['round']} of {rounds}: asked {', '.join(event['sites']) or 'nobody'}"
         case "reply":
             return f"round {event['round']}: {event['site']} answered"
-        case "refused" | "absent":
+        case "refused" | "absent" | "flagged":
             return f"{event['event']}: {event['site']}: {event['reason']}"
         case "committed":
             seconds = event["seconds"]

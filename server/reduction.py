@@ -5,6 +5,8 @@ One tensor of each site is in memory at a time. The order in which replies arriv
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from server.aggregation.base import Rule
 from server.store import SpooledReply
 from shared_model.parameters import Tensors, group_of
@@ -13,6 +15,7 @@ from shared_model.parameters import Tensors, group_of
 def reduce_round(rule: Rule, base: Tensors, replies: Sequence[SpooledReply]) -> Tensors:
     """The next model. A tensor that no site trained stays bit for bit what it was."""
     replies = sorted(replies, key=lambda reply: reply.site)
+    scales = dict(zip((reply.site for reply in replies), rule.scales([r.norm for r in replies]), strict=True))
     trained = {reply.site: set(reply.names()) for reply in replies}
     result: Tensors = {}
     for name, before in base.items():
@@ -21,7 +24,15 @@ def reduce_round(rule: Rule, base: Tensors, replies: Sequence[SpooledReply]) -> 
         if not sites:
             result[name] = before
             continue
-        values = [reply.tensor(name) for reply in sites]
+        values = [_scaled(reply.tensor(name), scales[reply.site], before) for reply in sites]
         weights = [reply.update.cases[group] for reply in sites]
         result[name] = rule.reduce(values, weights, before)
     return result
+
+
+def _scaled(value: np.ndarray, scale: float, before: np.ndarray) -> np.ndarray:
+    """before + scale (value - before), and the value itself to the bit where the scale is 1."""
+    if scale == 1.0:
+        return value
+    moved: np.ndarray = before + scale * (value.astype(np.float64) - before)
+    return moved.astype(np.float32)

@@ -39,6 +39,7 @@ def round_rows(store: RunStore) -> tuple[Round, ...]:
                 present=tuple(sorted(record["sites"])),
                 refusals=tuple(Missing(**row) for row in record["refused"]),
                 absent=tuple(Missing(**row) for row in record["absent"]),
+                flagged=tuple(Missing(**row) for row in record["flagged"]),
                 seconds=record["seconds"],
                 bytes_down=record["bytes_down"],
                 bytes_up=record["bytes_up"],

@@ -14,6 +14,7 @@ import numpy as np
 from server.admission import Round, admit, check_terms
 from server.aggregation.base import Rule
 from server.reduction import reduce_round
+from server.screening import Reasons, screen, update_norm
 from server.store import RunStore, SpooledReply
 from shared_model import wire
 from shared_model.config import Plan
@@ -47,11 +48,8 @@ class Transport(Protocol):
         """Let go of what is under way."""
 
 
-Reasons = list[dict[str, str]]
-"""Rows of a site and the reason why it is not in."""
-
 Notify = Callable[[str, dict[str, Any]], None]
-"""Told what happens: 'opened', 'round', 'reply', 'refused', 'absent', 'committed', 'closed', each with its facts."""
+"""Told what happens: 'opened', 'round', 'reply', 'refused', 'absent', 'flagged', 'committed', 'closed', with facts."""
 
 
 @dataclass
@@ -158,16 +156,24 @@ class Federation:
                 down += size * len(missing)
                 more_refused, more_absent = self._work(current, missing)
                 refused, absent = refused + more_refused, absent + more_absent
-            replies = self.store.spooled(index)
+            replies, outliers, flagged = screen(self.store.spooled(index), self.plan.norm_limit)
             if (short := self._short(replies)) is None:
                 break
         else:
-            reasons = "; ".join(f"{row['site']}: {row['reason']}" for row in refused + absent) or "nobody else is known"
+            why = [f"{row['site']}: {row['reason']}" for row in refused + outliers + absent]
+            reasons = "; ".join(why) or "nobody else is known"
             raise RunError(f"round {index}: {short} ({reasons})", "mend the sites, then resume the run")
+        for event, rows in (("refused", outliers), ("flagged", flagged)):
+            for row in rows:
+                self.notify(event, {"round": index, **row})
         record = {
             "round": index,
-            "sites": {reply.site: reply.update.model_dump(mode="json", exclude={"audit"}) for reply in replies},
-            "refused": sorted(refused, key=_site),
+            "sites": {
+                reply.site: {**reply.update.model_dump(mode="json", exclude={"audit"}), "norm": reply.norm}
+                for reply in replies
+            },
+            "refused": sorted(refused + outliers, key=_site),
+            "flagged": sorted(flagged, key=_site),
             "absent": sorted(absent, key=_site),
             "bytes_down": down,
             "bytes_up": sum(reply.file.stat().st_size for reply in replies),
@@ -210,7 +216,8 @@ class Federation:
                 continue
             try:
                 update = self._expect(answer, wire.Update)
-                self.store.spool(update, admit(update, answer.tensors, self.terms[answer.node], current))
+                tensors = admit(update, answer.tensors, self.terms[answer.node], current)
+                self.store.spool(update, tensors, update_norm(tensors, current.base))
                 self.heads[site] = update.audit
                 self.notify("reply", {"round": current.index, "site": site})
             except (RefusedError, WireError) as error:

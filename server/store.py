@@ -3,7 +3,7 @@
     run.json               id and plan
     terms.json             what each site opened the run with
     rounds/0003/           model.safetensors, manifest.json (what the model is), record.json (how the round went)
-    spool/0004/SITE/       header.json, tensors.safetensors: an admitted reply
+    spool/0004/SITE/       header.json, tensors.safetensors, about.json: an admitted reply
     evaluated.json         the sites' evaluation of the final model; its presence says that the run is closed
 
 A round counts once its folder has its name, and so does a spooled reply: both survive a kill at any moment.
@@ -40,6 +40,8 @@ class SpooledReply:
     site: str
     update: wire.Update
     file: Path
+    norm: float
+    """||w - base|| over its tensors."""
 
     def names(self) -> list[str]:
         with safe_open(self.file, framework="numpy") as tensors:
@@ -128,12 +130,13 @@ class RunStore:
     def _spool(self, index: int) -> Path:
         return self.folder / "spool" / f"{index:04d}"
 
-    def spool(self, update: wire.Update, tensors: Tensors) -> None:
+    def spool(self, update: wire.Update, tensors: Tensors, norm: float) -> None:
         """Keep an admitted reply; from here on its site need not be asked again for this round."""
         part = self._spool(update.round) / f".{update.site}.part"
         shutil.rmtree(part, ignore_errors=True)
         write_bytes(part / "tensors.safetensors", encode_tensors(tensors))
         write_bytes(part / "header.json", wire.encode(update).encode())
+        write_json(part / "about.json", {"norm": norm})
         commit_folder(part, self._spool(update.round) / update.site)
 
     def spooled(self, index: int) -> list[SpooledReply]:
@@ -146,7 +149,8 @@ class RunStore:
             header = wire.decode((path / "header.json").read_text())
             if not isinstance(header, wire.Update):
                 raise WireError(f"{path}: holds no update", "remove this folder")
-            replies.append(SpooledReply(path.name, header, path / "tensors.safetensors"))
+            norm = float(json.loads((path / "about.json").read_bytes())["norm"])
+            replies.append(SpooledReply(path.name, header, path / "tensors.safetensors", norm))
         return replies
 
     def write_terms(self, terms: list[wire.Terms], refused: list[dict[str, str]]) -> None:

@@ -36,7 +36,7 @@ class Site(Record):
 
 
 class Missing(Record):
-    """A site that has no part in a round, and why."""
+    """A site that has no part in a round, or a suspicious one, and why."""
 
     site: str
     reason: str
@@ -52,6 +52,8 @@ class Round(Record):
     """Sites that declined, or were turned away."""
     absent: tuple[Missing, ...] = ()
     """Sites that were not connected, or did not answer by the deadline."""
+    flagged: tuple[Missing, ...] = ()
+    """Sites whose update counts and is suspicious."""
     seconds: float = Field(ge=0)
     bytes_down: int = Field(ge=0)
     """From the coordinator to all sites."""

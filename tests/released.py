@@ -56,7 +56,15 @@ def written_run(
             ).model_dump(mode="json", exclude={"audit"})
             for site, count in cases.items()
         }
-        record = {"sites": replies, "refused": [], "absent": [], "bytes_down": 1, "bytes_up": 1, "seconds": 1.0}
+        record = {
+            "sites": replies,
+            "refused": [],
+            "absent": [],
+            "flagged": [],
+            "bytes_down": 1,
+            "bytes_up": 1,
+            "seconds": 1.0,
+        }
         store.commit(index, {"missing_token": tensors["missing_token"] + index}, list(cases), record)
     if closed:
         final = evaluations[-1].items() if evaluations else ()

@@ -1,7 +1,7 @@
-"""What an aggregation rule is: the site's settings and the reduction of one tensor."""
+"""What an aggregation rule is: the site's settings, what becomes of whole updates, and the reduction of one tensor."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,6 +14,14 @@ class Rule(Config):
     def settings(self) -> dict[str, float]:
         """What local training is asked to do, sent with each round's work."""
         return {}
+
+    def scales(self, norms: Sequence[float]) -> list[float]:
+        """By what each site's whole update, w - base, is multiplied before tensors are reduced.
+
+        Args:
+            norms: L2 norms of the updates, sites in sorted order.
+        """
+        return [1.0] * len(norms)
 
     @abstractmethod
     def reduce(self, values: list[np.ndarray], weights: list[int], base: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ class Bars:
             self.progress(f"round {facts['round']}", 0, max(1, len(facts["sites"])))
         elif name == "reply":
             self._progress.advance(self._tasks[f"round {facts['round']}"])
-        elif name in ("refused", "absent"):
+        elif name in ("refused", "absent", "flagged"):
             self._progress.print(f"{name}: {facts['site']}: {facts['reason']}", markup=False, highlight=False)
         elif name == "committed":
             task = self._tasks[f"round {facts['round']}"]

@@ -125,6 +125,8 @@ class Plan(Config):
     """How often the missing sites are asked in a round that is short of its quorum, before the run pauses."""
     maximum_cases: int = Field(10_000, ge=1)
     """Refuse a site that claims more cases than this for a task."""
+    norm_limit: float = Field(10.0, gt=1)
+    """Refuse an update so many times larger than the median of the round's others, and flag one as much smaller."""
     release: ReleaseConfig = ReleaseConfig()
     """By which rule the coordinator chooses the round whose model it releases."""
 

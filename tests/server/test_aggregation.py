@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from server.aggregation import build
 from server.aggregation.base import RULES, register
@@ -38,6 +40,42 @@ class TestEveryRule:
         assert values[1].tolist() == [0, 0, 0]
 
 
+VALUES = [np.array(row, np.float32) for row in ([1, 10], [2, 30], [3, 20], [4, 50], [1000, -1000])]
+"""Four sites and an attacker; two coordinates."""
+CASES = [1, 1, 1, 1, 10_000]
+
+
+def test_median_by_hand() -> None:
+    rule = build(AggregationConfig(rule="median"))
+    assert rule.reduce(VALUES, CASES, np.zeros(2, np.float32)).tolist() == [3, 20]
+    assert rule.reduce(VALUES[:4], CASES[:4], np.zeros(2, np.float32)).tolist() == [2.5, 25]
+
+
+def test_trimmed_mean_by_hand() -> None:
+    rule = build(AggregationConfig(rule="trimmed-mean"))
+    assert rule.reduce(VALUES, CASES, np.zeros(2, np.float32)).tolist() == [3, 20]
+    third = build(AggregationConfig(rule="trimmed-mean", options={"share": 0.1}))  # half a site: nothing is trimmed
+    assert third.reduce(VALUES[:4], CASES[:4], np.zeros(2, np.float32)).tolist() == [2.5, 27.5]
+
+
+@given(st.integers(1, 9), st.integers(0, 2**32 - 1), st.floats(0, 0.49))
+def test_trimmed_mean_is_that_of_sorted_lists(sites: int, seed: int, share: float) -> None:
+    values = list(np.random.default_rng(seed).normal(size=(sites, 6)).astype(np.float32))
+    rule = build(AggregationConfig(rule="trimmed-mean", options={"share": share}))
+    found = rule.reduce(values, [1] * sites, values[0])
+    for coordinate in range(6):
+        column = sorted(float(value[coordinate]) for value in values)
+        trim = int(share * sites + 1e-9)
+        rest = column[trim : sites - trim]
+        assert found[coordinate] == pytest.approx(sum(rest) / len(rest), rel=1e-6, abs=1e-7)
+
+
+def test_clipped_mean_by_hand() -> None:
+    assert build(AggregationConfig(rule="clipped-mean")).scales([1.0, 2.0, 50.0]) == [1.0, 1.0, 0.04]
+    assert build(AggregationConfig(rule="clipped-mean", options={"bound": 0.5})).scales([1.0, 0.25]) == [0.5, 1.0]
+    assert build(AggregationConfig(rule="fedavg")).scales([1.0, 50.0]) == [1.0, 1.0]
+
+
 def test_fedavg_by_hand() -> None:
     rule = build(AggregationConfig(rule="fedavg"))
     values = [np.array([1, 10], np.float32), np.array([4, 20], np.float32)]
@@ -55,7 +93,10 @@ def test_fedprox_averages_alike_and_tells_the_sites_mu() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (AggregationConfig(rule="fedsgd"), "'fedsgd' is unknown. Known are fedavg, fedprox"),
+        (
+            AggregationConfig(rule="fedsgd"),
+            "'fedsgd' is unknown. Known are clipped-mean, fedavg, fedprox, median, trimmed-mean",
+        ),
         (AggregationConfig(rule="fedavg", options={"mu": 1}), "mu: unknown key"),
         (AggregationConfig(rule="fedprox", options={"mu": -1}), "mu: "),
     ],

@@ -1,6 +1,7 @@
 """A real round: four unlike sites train, and the aggregate is what it should be, to the bit."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from shared_model.checkpoint import MODEL
 from shared_model.config import Plan
 from shared_model.errors import RunError
 from shared_model.network import build_network
-from shared_model.parameters import Tensors, group_of, load_shared, shared_state
+from shared_model.parameters import Tensors, digest, group_of, load_shared, shared_state
 from tests.federation import Cohort, InProcess, changed, federate, small_simulation, start
 
 PLAN: Plan = small_simulation(rounds=1).plan
@@ -154,6 +155,47 @@ def test_one_sites_fault_is_refused_by_name_and_the_round_goes_on(
     assert sorted(record["sites"]) == ["alder", "birch", "cedar"]
     assert record["refused"] == [{"site": "dogwood", "reason": refused["reason"]}]
     assert all(np.isfinite(value).all() for value in store.model(1).values())
+
+
+def moved(store: RunStore, times: float) -> Callable[[wire.Header, Tensors], tuple[str, Tensors]]:
+    """An update that goes so many times as far from the base as it did."""
+    base = store.model(0)
+
+    def change(update: wire.Update, tensors: Tensors) -> tuple[wire.Update, Tensors]:
+        return update, {
+            name: (base[name] + times * (value - base[name])).astype(np.float32) for name, value in tensors.items()
+        }
+
+    return changed(change)
+
+
+@pytest.mark.parametrize(
+    ("times", "reason"),
+    [(100.0, "more than 10 times the usual"), (-100.0, "more than 10 times the usual"), (0.0, "nothing was trained")],
+)
+def test_an_outlier_and_a_free_rider_are_refused_by_name_and_the_model_is_that_of_the_others(
+    times: float, reason: str, answered: Path, cohort: Cohort, tmp_path: Path
+) -> None:
+    shutil.copytree(answered, tmp_path / "sites", symlinks=True)
+    configs = cohort.configs(tmp_path / "sites")
+    store, without = start(tmp_path / "run", PLAN), start(tmp_path / "without", PLAN)
+    events = federate(store, InProcess(configs, tamper={"dogwood": moved(store, times)}), closing=False)
+    federate(without, InProcess([config for config in configs if config.site != "dogwood"]), closing=False)
+    (refused,) = events.of("refused")
+    assert refused["site"] == "dogwood" and reason in refused["reason"]
+    assert store.record(1)["refused"] == [{"site": "dogwood", "reason": refused["reason"]}]
+    assert digest(store.model(1)) == digest(without.model(1))
+
+
+def test_an_update_that_hardly_moves_is_flagged_and_counts(answered: Path, cohort: Cohort, tmp_path: Path) -> None:
+    shutil.copytree(answered, tmp_path / "sites", symlinks=True)
+    store = start(tmp_path / "run", PLAN)
+    transport = InProcess(cohort.configs(tmp_path / "sites"), tamper={"dogwood": moved(store, 0.001)})
+    events = federate(store, transport, closing=False)
+    (flagged,) = events.of("flagged")
+    assert flagged["site"] == "dogwood" and "less than 1/10 of the usual" in flagged["reason"]
+    assert "dogwood" in store.record(1)["sites"]
+    assert store.record(1)["flagged"] == [{"site": "dogwood", "reason": flagged["reason"]}]
 
 
 def test_a_silent_site_is_named_absent(answered: Path, cohort: Cohort, tmp_path: Path) -> None:

@@ -77,11 +77,12 @@ def test_a_truncated_model_is_found(store: RunStore) -> None:
 
 def test_spooled_replies_come_back_in_order_of_name_and_go_with_the_commit(store: RunStore) -> None:
     for site in ("cedar", "alder"):
-        store.spool(update(site), TENSORS)
+        store.spool(update(site), TENSORS, 0.5)
     (store.folder / "spool" / "0001" / ".birch.part").mkdir()
     replies = store.spooled(1)
     assert [reply.site for reply in replies] == ["alder", "cedar"]
     assert replies[0].names() == sorted(TENSORS)
+    assert replies[0].norm == 0.5
     np.testing.assert_array_equal(replies[1].tensor("missing_token"), TENSORS["missing_token"])
     store.commit(1, TENSORS, ["alder", "cedar"], {})
     assert store.spooled(1) == []
