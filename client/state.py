@@ -6,17 +6,32 @@ answers/RUN/0004-<base digest>/   header.json, tensors.safetensors: what was sen
                                   moments.safetensors: for the next round; never sent
 """
 
-import json
-import shutil
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from pydantic import ValidationError
 
 from shared_model import wire
-from shared_model.checkpoint import commit_folder, decode_tensors, encode_tensors, write_bytes, write_json
-from shared_model.config import Plan, parse_config
-from shared_model.errors import RefusedError, WireError
+from shared_model.checkpoint import (
+    commit_folder,
+    decode_tensors,
+    encode_tensors,
+    remove_folder,
+    write_bytes,
+    write_json,
+)
+from shared_model.config import Plan
+from shared_model.errors import DataError, RefusedError, WireError
+from shared_model.metrics import Record
 from shared_model.parameters import Tensors
+
+
+class _Opened(Record):
+    """runs/RUN.json"""
+
+    plan: Plan
+    cases: dict[str, int]
 
 
 class Runs:
@@ -29,12 +44,12 @@ class Runs:
         """Keep what a run was opened with; `cases` of each group of parameters."""
         write_json(self.folder / f"{run}.json", {"plan": plan.model_dump(mode="json"), "cases": dict(cases)})
 
-    def _values(self, run: str) -> dict[str, Any] | None:
+    def _opened(self, run: str) -> _Opened | None:
+        """None if the run was not opened, or if what was kept of it cannot be read: the coordinator opens it again."""
         try:
-            values = json.loads((self.folder / f"{run}.json").read_bytes())
-        except (OSError, ValueError):
+            return _Opened.model_validate_json((self.folder / f"{run}.json").read_bytes())
+        except (OSError, ValidationError):
             return None
-        return values if isinstance(values, dict) and {"plan", "cases"} <= set(values) else None
 
     def plan(self, run: str) -> Plan:
         """The plan that a run was opened with.
@@ -42,13 +57,14 @@ class Runs:
         Raises:
             RefusedError: the run was never opened here.
         """
-        if (values := self._values(run)) is None:
+        if (opened := self._opened(run)) is None:
             raise RefusedError("the run was not opened at this site", "open the run again")
-        return parse_config(Plan, values["plan"], "kept plan")
+        return opened.plan
 
     def cases(self, run: str) -> dict[str, int]:
         """The case counts that a run was opened with; empty until it is."""
-        return dict((self._values(run) or {"cases": {}})["cases"])
+        opened = self._opened(run)
+        return opened.cases if opened else {}
 
 
 class Answers:
@@ -57,45 +73,77 @@ class Answers:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "answers"
 
+    def _of_run(self, run: str) -> Path:
+        """The folder of a run's answers.
+
+        Raises:
+            DataError: a link has its name; answers are written and deleted there, which must not happen elsewhere.
+        """
+        folder = self.folder / run
+        if folder.is_symlink():
+            raise DataError(f"{folder}: is a link", "remove it, and see who put it there")
+        return folder
+
     def _place(self, work: wire.Work) -> Path:
-        return self.folder / work.run / f"{work.round:04d}-{work.base}"
+        return self._of_run(work.run) / f"{work.round:04d}-{work.base}"
+
+    def _kept(self, run: str) -> list[tuple[int, Path]]:
+        """Round and folder of each answer of a run, oldest first."""
+        found = [(re.fullmatch(r"(\d{4,5})-[0-9a-f]{64}", path.name), path) for path in self._of_run(run).glob("*")]
+        return sorted((int(match[1]), path) for match, path in found if match)
+
+    def rounds(self, run: str) -> dict[int, Path]:
+        """The rounds of a run that are answered, oldest first, each with its folder."""
+        return dict(self._kept(run))
 
     def _earlier(self, work: wire.Work) -> list[Path]:
         """Answers to earlier rounds of the run, oldest first."""
-        folder = self.folder / work.run
-        kept = sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.exists() else []
-        return [path for path in kept if int(path.name[:4]) < work.round]
+        return [path for index, path in self._kept(work.run) if index < work.round]
 
     def find(self, work: wire.Work) -> tuple[wire.Update, Tensors] | None:
-        """The answer to this work, if it was made before."""
+        """The answer to this work, if it was made before.
+
+        Raises:
+            WireError, WeightsError, DataError: what was kept is damaged.
+        """
         place = self._place(work)
         if not place.exists():
             return None
-        header = wire.decode((place / "header.json").read_text())
+        header = wire.decode(_read(place / "header.json").decode(errors="replace"))
         if not isinstance(header, wire.Update):
             raise WireError(f"{place}: holds no update", "remove this folder")
         file = place / "tensors.safetensors"
-        return header, decode_tensors(file.read_bytes(), str(file))
+        return header, decode_tensors(_read(file), str(file))
 
     def moments(self, work: wire.Work) -> Tensors:
         """AdamW's moments after the last earlier round that the site trained; empty if there was none."""
         for place in reversed(self._earlier(work)):
             file = place / "moments.safetensors"
-            return decode_tensors(file.read_bytes(), str(file))
+            return decode_tensors(_read(file), str(file))
         return {}
 
     def keep(self, work: wire.Work, update: wire.Update, tensors: Tensors, moments: Tensors) -> None:
-        """Write an answer, whole, before it leaves; those to earlier rounds, now committed, go."""
+        """Write an answer, whole, before it leaves. Those to earlier rounds, now committed, go; so do those to this
+        round on other weights, which a coordinator that went back to an older backup sent before.
+        """
         place = self._place(work)
         part = place.with_name(f".{place.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
+        remove_folder(part)
         write_bytes(part / "tensors.safetensors", encode_tensors(tensors))
         write_bytes(part / "moments.safetensors", encode_tensors(moments))
         write_bytes(part / "header.json", wire.encode(update).encode())
         commit_folder(part, place)
-        for old in self._earlier(work):
-            shutil.rmtree(old)
+        for index, old in self._kept(work.run):
+            if index <= work.round and old != place:
+                remove_folder(old)
 
     def forget(self, run: str) -> None:
         """The run has ended: its answers go."""
-        shutil.rmtree(self.folder / run, ignore_errors=True)
+        remove_folder(self.folder / run)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({type(error).__name__})", "remove its folder") from None

@@ -12,7 +12,10 @@ from tests.federation import Cohort, make_small_cohort
 
 torch.set_num_threads(1)
 
-FIRST = ("simulation/test_federation", "network/test_run", "preparation/test_prepare", "real/test_overlap", "network/")
+FIRST = (
+    *("simulation/test_federation", "network/test_run", "network/test_recovery", "preparation/test_prepare"),
+    *("real/test_overlap", "network/"),
+)
 """The files that take longest, so that no worker is left alone with one at the end."""
 
 

@@ -44,6 +44,18 @@ def test_replies_are_pushed_with_node_and_source() -> None:
     assert {"node", "messages_list"} <= {field.name for field in PushMessagesRequest.DESCRIPTOR.fields}
 
 
+def test_a_run_is_looked_up_where_ours_is_put_and_a_node_lets_go_of_one_that_is_over() -> None:
+    from flwr.superlink.servicer.fleet import fleet_handlers
+
+    assert list(inspect.signature(fleet_handlers.check_abort).parameters) == ["run_id", "abort_status_list", "state"]
+    for name in ("push_messages", "push_object", "pull_object", "confirm_message_received"):
+        source = inspect.getsource(inspect.unwrap(getattr(fleet_handlers, name)))
+        assert "check_abort(" in source and "FLEET_RUN_STATUS_NOT_ALLOWED" in source, name
+    loop = import_module("flwr.supernode.start_client_internal")
+    for function in (loop._push_messages, loop._pull_and_store_message):
+        assert "except RunNotRunningException:" in inspect.getsource(function)
+
+
 def test_the_node_looks_at_an_app_where_ours_is_put() -> None:
     loop = import_module("flwr.supernode.start_client_internal")
     command = import_module("flwr.supernode.cli.flower_supernode")

@@ -89,6 +89,7 @@ def build(coordinator: Coordinator) -> Link:
     )
     if not hasattr(fleet_handlers.push_messages, "__wrapped__"):
         fleet_handlers.push_messages = _own_replies_alone(fleet_handlers.push_messages)
+        fleet_handlers.check_abort = _unknown_is_over(fleet_handlers.check_abort)
     app = create_app(lifespan, SuperLinkLifespan)
     return Link(app, coordinator.registry, app.state.linkstate_factory.state())
 
@@ -101,5 +102,20 @@ def _own_replies_alone(push: Callable[..., Any]) -> Callable[..., Any]:
         if any(message.metadata.src_node_id != request.node.node_id for message in request.messages_list):
             raise HTTPException(403, "a reply in another node's name")
         return push(request=request, **others)
+
+    return checked
+
+
+def _unknown_is_over(check: Callable[..., str | None]) -> Callable[..., str | None]:
+    """Flower fails over a run that its state does not know, as after an older backup was put back, and the node of a
+    site that has an answer to that run would try again for ever: it is told that the run is over, and goes on.
+    """
+
+    @wraps(check)
+    def checked(run_id: int, abort_status_list: list[str], state: Any) -> str | None:
+        try:
+            return check(run_id, abort_status_list, state)
+        except KeyError:
+            return "no such run"
 
     return checked

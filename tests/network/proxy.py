@@ -1,14 +1,25 @@
-"""An HTTP proxy that knows CONNECT alone, and remembers whom it was asked for."""
+"""An HTTP proxy that knows CONNECT alone, and remembers whom it was asked for; it can cut, slow and delay."""
 
 import socket
 import threading
+import time
 from dataclasses import dataclass, field
 
 
 @dataclass
 class Proxy:
-    """Listens on loopback from the moment it is made."""
+    """Listens on loopback from the moment it is made.
 
+    Attributes:
+        cut_after: bytes from the client after which a connection is cut, `cuts` times.
+        bytes_per_second: of each direction of each connection.
+        delay: seconds by which the first byte after a pause comes later.
+    """
+
+    cut_after: int = 0
+    cuts: int = 0
+    bytes_per_second: float = 0.0
+    delay: float = 0.0
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -45,16 +56,26 @@ class Proxy:
             host, port = target.rsplit(":", 1)
             with socket.create_connection((host, int(port))) as server:
                 client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                back = threading.Thread(target=_copy, args=(server, client), daemon=True)
+                back = threading.Thread(target=self._copy, args=(server, client, False), daemon=True)
                 back.start()
-                _copy(client, server)
+                self._copy(client, server, True)
                 back.join()
 
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while part := source.recv(1 << 16):
-            target.sendall(part)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        return
+    def _copy(self, source: socket.socket, target: socket.socket, upward: bool) -> None:
+        seen = 0
+        try:
+            while part := source.recv(1 << 14 if self.bytes_per_second else 1 << 16):
+                seen += len(part)
+                if upward and self.cuts and seen > self.cut_after:
+                    self.cuts -= 1
+                    source.close()
+                    target.close()
+                    return
+                if self.bytes_per_second:
+                    time.sleep(len(part) / self.bytes_per_second)
+                if self.delay and len(part) < 1 << 14:
+                    time.sleep(self.delay)
+                target.sendall(part)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            return

@@ -10,8 +10,16 @@ import grpc
 import httpx
 import pytest
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
-from flwr.proto.message_pb2 import Message, Metadata, ObjectTree, PullObjectRequest, PushObjectRequest
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    Message,
+    Metadata,
+    ObjectTree,
+    PullObjectRequest,
+    PushObjectRequest,
+)
 from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -55,6 +63,10 @@ def signed(world: World) -> dict[str, str]:
 
 def pem(world: World) -> bytes:
     return to_pem(read_site_key(world.folder / "north" / "state" / "site.key").public_key()).encode()
+
+
+def activation(world: World) -> bytes:
+    return ActivateNodeRequest(public_key=pem(world), heartbeat_interval=30).SerializeToString()
 
 
 @pytest.mark.parametrize("path", [*OTHERS, "/v1/fleet/register-node", "/v1/fleet/unregister-node"])
@@ -106,15 +118,14 @@ def test_a_captured_request_is_not_answered_twice(world: World, public: httpx.Cl
         again = public.get(path, headers=headers)
         assert (again.status_code, again.json()["detail"]) == (401, "this request was made before")
     headers = signed(world)
-    body = ActivateNodeRequest(public_key=pem(world), heartbeat_interval=30).SerializeToString()
+    body = activation(world)
     assert public.post("/v1/fleet/activate-node", headers=headers, content=body).status_code == 200
     assert public.post("/v1/fleet/activate-node", headers=headers, content=body).status_code == 401
     assert public.get("/v1/site/hello", headers=signed(world)).json()["online"] is True
 
 
 def test_a_reply_in_another_nodes_name_is_turned_away(world: World, public: httpx.Client) -> None:
-    activation = ActivateNodeRequest(public_key=pem(world), heartbeat_interval=30).SerializeToString()
-    public.post("/v1/fleet/activate-node", headers=signed(world), content=activation)  # known from here on
+    public.post("/v1/fleet/activate-node", headers=signed(world), content=activation(world))  # known from here on
     node = world.coordinator.registry.sites()["north"].node
     assert node is not None
     for source, refused in ((node + 1, True), (node, False)):
@@ -122,6 +133,20 @@ def test_a_reply_in_another_nodes_name_is_turned_away(world: World, public: http
         body = PushMessagesRequest(node=Node(node_id=node), messages_list=[message]).SerializeToString()
         response = public.post("/v1/fleet/push-messages", headers=signed(world), content=body)
         assert ("a reply in another node's name" in response.text) is refused, response.text
+
+
+def test_a_run_that_nobody_knows_is_over(world: World, public: httpx.Client) -> None:
+    """As after an older backup was put back. What is answered with 503 a node tries again for ever."""
+    public.post("/v1/fleet/activate-node", headers=signed(world), content=activation(world))
+    node = Node(node_id=world.coordinator.registry.sites()["north"].node)
+    for path, asked in (
+        ("push-object", PushObjectRequest(node=node, run_id=1, object_id="a" * 64, object_content=b"a")),
+        ("pull-object", PullObjectRequest(node=node, run_id=1, object_id="a" * 64)),
+        ("confirm-message-received", ConfirmMessageReceivedRequest(node=node, run_id=1, message_object_id="a" * 64)),
+        ("get-run", GetRunRequest(node=node, run_id=1)),
+    ):
+        response = public.post(f"/v1/fleet/{path}", headers=signed(world), content=asked.SerializeToString())
+        assert response.status_code == 403, (path, response.text)
 
 
 def mutated(path: str, key: bytes, draw: random.Random) -> bytes:

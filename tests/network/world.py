@@ -51,10 +51,12 @@ class Running:
 
     process: "subprocess.Popen[bytes]"
     log: Path
+    begin: int = 0
+    """Byte of the log at which it began: those before it wrote to the same file."""
 
     @property
     def said(self) -> str:
-        return self.log.read_text(errors="replace")
+        return self.log.read_bytes()[self.begin :].decode(errors="replace")
 
     def says(self, words: str, seconds: float = PATIENCE) -> str:
         """Wait until it has printed `words`; all that it printed."""
@@ -83,6 +85,7 @@ class World:
     def start(self, name: str, arguments: Sequence[str], **environment: str) -> Running:
         """Start this Python with arguments; its output goes to NAME.log."""
         log = self.folder / f"{name}.log"
+        begin = log.stat().st_size if log.exists() else 0
         with log.open("ab") as file:
             process = subprocess.Popen(
                 [sys.executable, *arguments],
@@ -92,20 +95,16 @@ class World:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
             )
-        self.running.append(Running(process, log))
+        self.running.append(Running(process, log, begin))
         return self.running[-1]
 
     def command(self, *arguments: str, code: int = 0) -> str:
         """Run `mtsunet-server` to its end; its whole output, with the exit code that was expected."""
-        done = subprocess.run(
-            [sys.executable, "-m", "server.cli", *arguments, "--folder", str(self.coordinator.folder)],
-            capture_output=True,
-            text=True,
-            timeout=600,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        return output_of(["server.cli", *arguments, "--folder", str(self.coordinator.folder)], code)
+
+    def client(self, site: str, command: str, *arguments: str, code: int = 0) -> str:
+        """Run a command of `mtsunet-client` at a site; likewise."""
+        return output_of(["client.cli", command, "--site", str(self.folder / site / "config.yaml"), *arguments], code)
 
     @property
     def coordinator(self) -> Coordinator:
@@ -162,6 +161,19 @@ class World:
             except subprocess.TimeoutExpired:
                 one.process.kill()
                 one.process.wait()
+
+
+def output_of(module: Sequence[str], code: int = 0) -> str:
+    """Run a module to its end; its whole output, with the exit code that was expected."""
+    done = subprocess.run(
+        [sys.executable, "-m", *module],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def site_values(config: SiteConfig, **changes: Any) -> dict[str, Any]:
