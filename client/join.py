@@ -23,8 +23,9 @@ import psutil
 from client.audit import AuditLog
 from client.config import SITE_VARIABLE, load_site
 from client.connection import RefusedHereError, UnreachableError, hello, read_invitation
+from client.logs import append
 from client.migrations import migrate, version_of
-from shared_model.checkpoint import write_bytes, write_json
+from shared_model.checkpoint import open_to_append, write_bytes, write_json
 from shared_model.config import Invitation, SiteConfig
 from shared_model.errors import RunError
 from shared_model.flower_environment import environment
@@ -102,8 +103,7 @@ class Joined:
 
     def _one_alone(self) -> None:
         """Refuse a second client of the same state folder."""
-        self.config.state.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.config.state / "client.lock").open("w")
+        self._lock = open_to_append(self.config.state / "client.lock")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -236,14 +236,11 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def _keep_log(node: subprocess.Popen[bytes], path: Path) -> None:
     """Keep the engine's own lines; a message that names a file is not among them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     assert node.stdout is not None
-    with path.open("a", encoding="utf-8") as file:
-        for line in node.stdout:
-            plain = re.sub(r"\x1b\[[0-9;]*m", "", line.decode(errors="replace"))
-            if LOGGED.search(plain):
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}Z {plain.strip()}\n")
-                file.flush()
+    for line in node.stdout:
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", line.decode(errors="replace"))
+        if LOGGED.search(plain):
+            append(path, f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}Z {plain.strip()}")
 
 
 def _free_port() -> int:

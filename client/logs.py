@@ -8,6 +8,10 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
+from shared_model.checkpoint import open_to_append
+
+LIMIT_BYTES = 5 << 20
+"""Where a log begins anew; the one before is kept as .1."""
 PACKAGES = ("client", "server", "shared_model")
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -15,11 +19,17 @@ ROOT = Path(__file__).resolve().parents[1]
 def note_failure(state: Path, error: BaseException) -> None:
     """Append a failure to state/logs/errors.log."""
     path = state / "logs" / "errors.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
     frames = [_place(frame) for frame in traceback.extract_tb(error.__traceback__)]
     lines = [f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z {type(error).__name__}", *(f"  {place}" for place in frames)]
-    with path.open("a", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
+    append(path, "\n".join(lines))
+
+
+def append(path: Path, line: str) -> None:
+    """Add to a log of the site's own, which with the one before it never takes more than twice LIMIT_BYTES."""
+    if path.exists() and path.stat().st_size > LIMIT_BYTES:
+        path.replace(path.with_name(f"{path.name}.1"))
+    with open_to_append(path) as file:
+        file.write(f"{line}\n".encode())
 
 
 def _place(frame: traceback.FrameSummary) -> str:

@@ -6,6 +6,7 @@ import secrets
 import sys
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,15 +153,19 @@ def run(
 @app.command()
 def resume(name: RunName, folder: Folder = HERE) -> None:
     """Go on with a run from its last committed round, and follow it."""
-    from server.conduct import DONE, WAITING, Journal
+    from server.conduct import DONE, PAUSED, STOPPED, WAITING, Journal
     from server.superlink.control import Control
 
     found = _coordinator(folder)
     journal = Journal(found.run(name).folder)
-    if journal.status()[0] == DONE:
+    state, _ = journal.status()
+    if state == DONE:
         raise RunError(f"run '{name}' is done", "release it with: mtsunet-server release")
     start = journal.size()
-    Control(found).start(name)
+    control = Control(found)
+    if state in (PAUSED, STOPPED):
+        control.stop(name)  # Flower believes for another minute in a process that was killed
+    control.start(name)
     journal.set(WAITING)
     _follow(found, name, start)
 
@@ -224,6 +229,9 @@ def status(
         for row in overview(found):
             line = f"run {row.run} ({row.plan}): {row.state}, round {row.committed} of {row.rounds}"
             _say(f"{line}: {row.reason}" if row.reason else line)
+            for site, since in row.waiting.items():
+                there = "" if facts["sites"].get(site) else ", which is not connected,"
+                _say(f"  waits for {site}{there} since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S}Z")
     if connected is None:
         raise typer.Exit(RunError.exit_code)
 
@@ -289,7 +297,11 @@ def _follow(found: "Coordinator", name: str, start: int = 0) -> None:
     active, asked = True, 0.0
     while True:
         if time.monotonic() - asked > ALIVE_SECONDS:
-            active, asked = control.active(name), time.monotonic()
+            try:
+                active, asked = control.active(name), time.monotonic()
+            except RunError as error:
+                what = f"run '{name}' is no longer followed: {error.what}"
+                raise RunError(what, f"look after the server, then: mtsunet-server resume {name}") from None
         state, reason = journal.status()
         for end, event in journal.events(start):
             start = end

@@ -7,21 +7,33 @@ runs/RUN/status.json    {"state": waiting | running | paused | stopped | done, "
 import fcntl
 import json
 import time
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from server.aggregation import build
 from server.coordinator import Coordinator, from_environment
+from server.pruning import prune
 from server.rounds import Federation, Transport
 from server.store import RunStore
-from shared_model.checkpoint import write_json
-from shared_model.errors import MtsunetError
+from shared_model.checkpoint import open_to_append, write_json
+from shared_model.config import Config
+from shared_model.errors import MtsunetError, RunError
 from shared_model.process import Process
 
 WAITING, RUNNING, PAUSED, STOPPED, DONE = "waiting", "running", "paused", "stopped", "done"
+
+
+class _Status(Config):
+    """status.json"""
+
+    state: Literal["waiting", "running", "paused", "stopped", "done"]
+    reason: str
+    process: Process
 
 
 @dataclass
@@ -33,11 +45,11 @@ class Journal:
     def note(self, event: str, facts: dict[str, Any]) -> None:
         """Append what happened."""
         line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}, sort_keys=True)
-        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with open_to_append(self.folder / "events.jsonl") as file:
+            file.write(line.encode() + b"\n")
 
     def events(self, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Whole lines from a byte on, each with the byte after it."""
+        """Whole lines from a byte on, each with the byte after it; of a damaged one nothing is told."""
         path = self.folder / "events.jsonl"
         if not path.exists():
             return
@@ -47,7 +59,7 @@ class Journal:
                 if not line.endswith(b"\n"):
                     return
                 start += len(line)
-                yield start, json.loads(line)
+                yield start, _event(line)
 
     def size(self) -> int:
         """Bytes of the journal so far."""
@@ -60,28 +72,45 @@ class Journal:
         write_json(self.folder / "status.json", {"state": state, "reason": reason, "process": process})
 
     def status(self) -> tuple[str, str]:
-        """State and reason; a run whose process is gone without a word is paused."""
+        """State and reason; a run whose process is gone without a word is paused.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.folder / "status.json"
         try:
-            values = json.loads((self.folder / "status.json").read_bytes())
+            kept = _Status.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return WAITING, ""
-        if values["state"] == RUNNING and not Process.model_validate(values["process"]).lives():
+        except (OSError, ValidationError):
+            raise RunError(f"{path}: cannot be read", "remove it; the run goes on from its last round") from None
+        if kept.state == RUNNING and not kept.process.lives():
             return PAUSED, "its process ended without a word"
-        return values["state"], values["reason"]
+        return kept.state, kept.reason
+
+
+_HEADS = TypeAdapter(dict[str, str])
 
 
 class Heads(MutableMapping[str, str]):
-    """Site -> head of its audit log, kept in the coordinator's folder over all runs, some of them at the same time."""
+    """Site -> head of its audit log, kept in the coordinator's folder over all runs, some of them at the same time.
+
+    Raises, whatever is done with it:
+        RunError: the file is damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def _read(self) -> dict[str, str]:
-        return dict(json.loads(self._path.read_bytes())) if self._path.exists() else {}
+        try:
+            return _HEADS.validate_json(self._path.read_bytes()) if self._path.exists() else {}
+        except (OSError, ValidationError):
+            raise RunError(f"{self._path}: cannot be read", "restore it from a backup") from None
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, str]]:
-        with self._path.with_suffix(".lock").open("w") as lock:
+        with open_to_append(self._path.with_suffix(".lock")) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             values = self._read()
             yield values
@@ -105,6 +134,14 @@ class Heads(MutableMapping[str, str]):
         return len(self._read())
 
 
+def _event(line: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        values = None
+    return values if isinstance(values, dict) and "event" in values else {"event": "damaged"}
+
+
 Connect = Callable[[int, Callable[[], dict[str, str]]], Transport]
 """Makes a transport from the number of expected nodes and a look-up of the members, node -> site."""
 
@@ -123,22 +160,33 @@ def conduct(run: str, connect: Connect) -> None:
         enrolled = coordinator.registry.sites()
         return {str(enrolled[site].node): site for site in plan.sites if site in enrolled and enrolled[site].node}
 
+    def note(event: str, facts: dict[str, Any]) -> None:
+        journal.note(event, facts)
+        if event == "committed":
+            prune(store, coordinator.config.keep_rounds)
+
     journal = Journal(store.folder)
     journal.set(RUNNING)
     try:
         transport = connect(len(plan.sites), members)
         heads = Heads(coordinator.folder / "heads.json")
-        Federation(store, build(plan.aggregation), transport, journal.note, heads).complete()
-    except MtsunetError as error:
-        journal.note("paused", {"reason": error.what})
-        journal.set(PAUSED, error.what)
-        raise
+        Federation(store, build(plan.aggregation), transport, note, heads).complete()
     except Exception as error:
-        reason = f"the run's process failed ({type(error).__name__}); the server's log tells more"
-        journal.note("paused", {"reason": reason})
-        journal.set(PAUSED, reason)
+        reason = _why(error)
+        with suppress(OSError):  # a disk that is full takes no word of it; status() then says what it can
+            journal.note("paused", {"reason": reason})
+            journal.set(PAUSED, reason)
         raise
     journal.set(DONE)
+
+
+def _why(error: Exception) -> str:
+    """What ended a run, in one line without a path."""
+    if isinstance(error, MtsunetError):
+        return error.what
+    if isinstance(error, OSError):
+        return f"the coordinator cannot write or read its folder: {error.strerror or type(error).__name__}"
+    return f"the run's process failed ({type(error).__name__}); the server's log tells more"
 
 
 @dataclass(frozen=True)
@@ -151,6 +199,8 @@ class Row:
     reason: str
     committed: int
     rounds: int
+    waiting: dict[str, float]
+    """Site -> since when it is asked and has not answered, seconds since 1970; of a run in progress."""
 
 
 def overview(coordinator: Coordinator) -> list[Row]:
@@ -160,9 +210,24 @@ def overview(coordinator: Coordinator) -> list[Row]:
     rows = []
     for store in sorted((store for store in stores if store.exists), key=lambda store: store.created):
         run, plan = store.read()
-        state, reason = Journal(store.folder).status()
-        rows.append(Row(run, plan.name, state, reason, store.last_round(), plan.rounds))
+        journal = Journal(store.folder)
+        state, reason = journal.status()
+        waiting = asked(event for _, event in journal.events()) if state == RUNNING else {}
+        rows.append(Row(run, plan.name, state, reason, store.last_round(), plan.rounds, waiting))
     return rows
+
+
+def asked(events: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Site -> when it was asked for the round in progress, of those that have not answered."""
+    waiting: dict[str, float] = {}
+    for event in events:
+        if event["event"] == "round":
+            waiting = dict.fromkeys(event["sites"], event["time"])
+        elif event["event"] in ("reply", "refused", "absent"):
+            waiting.pop(event["site"], None)
+        elif event["event"] == "committed":
+            waiting = {}
+    return waiting
 
 
 def told(event: dict[str, Any], rounds: int) -> str | None:

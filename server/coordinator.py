@@ -64,6 +64,8 @@ class CoordinatorConfig(Config):
     """On loopback alone, with the admin token."""
     health_port: int | None = Field(None, ge=1, le=65535)
     """Standard gRPC health service, on loopback alone; none if left out."""
+    keep_rounds: int = Field(10, ge=2)
+    """Newest rounds of a run whose weights are kept; those to start from and to release are, too."""
     certificate: Path | None = None
     """Your own certificate chain (PEM) for the public port, with `certificate_key`; `authority` then names its CA."""
     certificate_key: Path | None = None

@@ -1,7 +1,6 @@
 """A released model: the round that the plan's rule names, with what it is and a signature over all of it."""
 
 import hashlib
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from server.coordinator import Coordinator
 from server.results import round_rows
 from server.store import RunStore
 from server.summary import Round
-from shared_model.checkpoint import MANIFEST, commit_folder, write_bytes, write_model
+from shared_model.checkpoint import MANIFEST, commit_folder, remove_folder, write_bytes, write_model
 from shared_model.config import ReleaseConfig
 from shared_model.errors import RunError
 from shared_model.released import CARD, SIGNATURE, Chosen, Facts
@@ -42,8 +41,10 @@ def release(coordinator: Coordinator, run: str, round: int | None = None) -> Pat
         row, chosen = rounds[round - 1], Chosen(rule="by hand")
     else:
         raise RunError(f"run '{run}' has no round {round}", f"name one from 1 to {len(rounds)}")
+    if not store.has_weights(row.index):
+        raise RunError(f"the weights of round {row.index} were let go", "raise keep_rounds before the next run")
     part = store.folder / ".release.part"
-    shutil.rmtree(part, ignore_errors=True)
+    remove_folder(part)
     _write(part, store, run, row, chosen)
     signature = sign_release(coordinator.release_key, (part / MANIFEST).read_bytes())
     write_bytes(part / SIGNATURE, signature.encode())

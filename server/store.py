@@ -20,6 +20,7 @@ from safetensors import safe_open
 
 from shared_model import wire
 from shared_model.checkpoint import (
+    MODEL,
     commit_folder,
     encode_tensors,
     read_manifest,
@@ -114,6 +115,14 @@ class RunStore:
     def record(self, index: int) -> dict[str, Any]:
         values: dict[str, Any] = json.loads((self._round(index) / "record.json").read_bytes())
         return values
+
+    def has_weights(self, index: int) -> bool:
+        """Whether a committed round's weights are still kept."""
+        return (self._round(index) / MODEL).exists()
+
+    def drop_weights(self, index: int) -> None:
+        """Let a round's weights go; its manifest and record stay."""
+        (self._round(index) / MODEL).unlink(missing_ok=True)
 
     def _commit(self, index: int, tensors: Tensors, manifest: dict[str, Any], record: dict[str, Any]) -> None:
         part = self.folder / "rounds" / f".{index:04d}.part"

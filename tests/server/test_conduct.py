@@ -3,8 +3,9 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from server.conduct import DONE, PAUSED, RUNNING, WAITING, Heads, Journal
+from server.conduct import DONE, PAUSED, RUNNING, WAITING, Heads, Journal, asked
 from shared_model.checkpoint import write_json
 
 
@@ -41,3 +42,18 @@ def test_a_run_whose_process_is_gone_has_paused(tmp_path: Path) -> None:
     assert journal.status() == (PAUSED, "its process ended without a word")
     journal.set(DONE)
     assert journal.status() == (DONE, "")
+
+
+def test_who_is_asked_and_has_not_answered() -> None:
+    events: list[dict[str, Any]] = [
+        {"event": "opened", "sites": ["alder", "birch", "cedar"], "time": 1.0},
+        {"event": "round", "round": 1, "sites": ["alder", "birch", "cedar"], "time": 2.0},
+        {"event": "reply", "round": 1, "site": "birch", "time": 3.0},
+        {"event": "refused", "round": 1, "site": "cedar", "reason": "", "time": 4.0},
+    ]
+    assert asked(events) == {"alder": 2.0}
+    assert asked([*events, {"event": "committed", "round": 1, "time": 5.0}]) == {}
+    assert asked([*events, {"event": "round", "round": 1, "sites": ["alder", "cedar"], "time": 6.0}]) == {
+        "alder": 6.0,
+        "cedar": 6.0,
+    }
