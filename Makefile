@@ -1,13 +1,14 @@
 # make demo       install, then train on the built-in synthetic cohort
 # make test       install, then test
 # make test-long  single tests that take minutes
+# make test-kills  six kills of real processes in the middle of a run; test-faults: all of them, and docs/reliability.md
 # make bundle     the wheel and all that it needs, for hospitals without a package index
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test test-long bundle lint quality clean
+.PHONY: demo test test-long test-kills test-faults bundle lint quality clean
 
 demo: $(INSTALLED)
 	$(BIN)/mtsunet-simulate
@@ -17,6 +18,12 @@ test: $(INSTALLED) lint
 
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -m long
+
+test-kills: $(INSTALLED)
+	$(BIN)/python -m pytest -m kills -n 2 --dist worksteal tests/faults
+
+test-faults: $(INSTALLED)
+	$(BIN)/python -m pytest -m faults tests/faults
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

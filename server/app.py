@@ -11,11 +11,18 @@ from server.rounds import Answer, Transport
 from shared_model.errors import WireError
 from shared_model.flower_message import content, pack, unpack
 from shared_model.parameters import Tensors
+from shared_model.process import end_with_parent
 
 POLL_SECONDS = 0.2
 LONGEST_POLL_SECONDS = 2.0
 APP_REFUSED = 7
 """Flower's error code for an app that a site did not accept."""
+ABSENCES = {
+    3: "no answer before the deadline",
+    4: "no answer before the deadline",
+    5: "it went away, and gave no sign of life for a minute",
+}
+"""Flower's error codes for a message that expired, a reply that did, and a node that is gone."""
 REASON_LIMIT = 300
 
 
@@ -32,7 +39,8 @@ class FlowerTransport:
         """Over the nodes that are there.
 
         Args:
-            expected: number of nodes for which the first look waits, at most `patience` seconds.
+            expected: number of nodes for which the first look waits, at most `patience` seconds, and the look after a
+                node was lost: Flower says so about when it would let that node in again.
             members: node -> site of those that may take part, asked anew at each look; None: all may, and their terms
                 tell who they are.
         """
@@ -40,13 +48,14 @@ class FlowerTransport:
         self._expected = expected
         self._members = members
         self._patience = patience
+        self._waits = True
         self._sent: dict[str, str] = {}
 
     def nodes(self) -> dict[str, str | None]:
-        end = time.monotonic() + self._patience
+        end = time.monotonic() + (self._patience if self._waits else 0.0)
         while len(found := self._there()) < self._expected and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
-        self._patience = 0.0
+        self._waits = False
         return found
 
     def _there(self) -> dict[str, str | None]:
@@ -70,6 +79,7 @@ class FlowerTransport:
             for number in list(self._sent):
                 for reply in self._grid.pull_messages([number]):  # one at a time: a reply is as large as the model
                     came, pause = True, POLL_SECONDS
+                    self._waits = self._waits or reply.has_error()
                     yield _answer(self._sent.pop(number), reply)
             if not came:
                 time.sleep(pause)
@@ -84,6 +94,8 @@ def _answer(node: str, reply: Message) -> Answer:
     if reply.has_error():
         if reply.error.code == APP_REFUSED:
             return Answer(node, failure=f"the site refuses the app: {reply.error.reason[:REASON_LIMIT]}")
+        if reply.error.code in ABSENCES:
+            return Answer(node, absence=ABSENCES[reply.error.code])
         return Answer(node, failure=f"the site's process failed (Flower error {reply.error.code})")
     try:
         return Answer(node, *unpack(reply.content))
@@ -111,4 +123,5 @@ def main(grid: Grid, context: Context) -> None:
     """Conduct the run that the shell's setting names."""
     from server.conduct import conduct
 
+    end_with_parent()
     conduct(str(context.run_config["run"]), partial(FlowerTransport, grid))

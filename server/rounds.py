@@ -24,12 +24,13 @@ from shared_model.parameters import Tensors, digest
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back from a node: header text with tensors, or the reason why nothing did."""
+    """What came back from a node: header text with tensors, the failure that came instead, or why nothing will."""
 
     node: str
     header: object = None
     tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
     failure: str | None = None
+    absence: str | None = None
 
 
 class Transport(Protocol):
@@ -133,8 +134,8 @@ class Federation:
             RefusedError: a site's own refusal, a failed node, an answer of another kind.
             WireError: a header that breaks the schema.
         """
-        if answer.failure is not None:
-            raise RefusedError(answer.failure, "see the site's own log")
+        if (fault := answer.failure or answer.absence) is not None:
+            raise RefusedError(fault, "see the site's own log")
         header = wire.decode(answer.header)
         if isinstance(header, wire.Refusal):
             raise RefusedError(f"the site declines: {header.reason}", "ask the site")
@@ -210,10 +211,15 @@ class Federation:
         waiting = dict(waiting)
         refused: Reasons = []
         absent: Reasons = []
+        reasons: dict[str, str] = {}
         for answer in self.transport.receive(self._deadline()):
-            site = waiting.pop(answer.node, None)
+            site = waiting.get(answer.node)
             if site is None:
                 continue
+            if answer.absence is not None:
+                reasons[answer.node] = answer.absence
+                continue
+            del waiting[answer.node]
             try:
                 update = self._expect(answer, wire.Update)
                 tensors = admit(update, answer.tensors, self.terms[answer.node], current)
@@ -223,8 +229,8 @@ class Federation:
             except (RefusedError, WireError) as error:
                 refused.append({"site": site, "reason": error.what})
                 self.notify("refused", {"round": current.index, **refused[-1]})
-        for site in waiting.values():
-            absent.append({"site": site, "reason": "no answer before the deadline"})
+        for node, site in waiting.items():
+            absent.append({"site": site, "reason": reasons.get(node, "no answer before the deadline")})
             self.notify("absent", {"round": current.index, **absent[-1]})
         return refused, absent
 

@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+import time
+
+import psutil
 
 from shared_model.process import Process
 
@@ -18,6 +21,43 @@ def test_an_ended_process_does_not() -> None:
     assert not Process(number=child.pid, started=here.started).lives()
 
 
+def test_a_killed_process_that_nobody_waits_for_does_not() -> None:
+    """Flower's executor leaves its children so."""
+    child = psutil.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = Process(number=child.pid, started=child.create_time())
+    assert process.lives()
+    child.kill()
+    while child.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert not process.lives()
+    child.communicate()
+
+
 def test_a_number_used_again_is_another_process() -> None:
     here = Process.own()
     assert not Process(number=here.number, started=here.started - 1).lives()
+
+
+CHILD = """
+import os, threading
+from shared_model import process
+process.GRACE_SECONDS = process.LOOK_SECONDS = 0.1
+process.end_with_parent()
+print(os.getpid(), flush=True)
+threading.Event().wait()
+"""
+PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+def test_a_process_that_waits_ends_with_its_parent() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    process = Process(number=child.pid, started=child.create_time())
+    assert process.lives()
+    parent.kill()
+    end = time.monotonic() + 20
+    while process.lives():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    parent.communicate()

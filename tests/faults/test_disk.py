@@ -1,0 +1,94 @@
+"""A disk that takes no more, at the coordinator and at a site; and what many rounds leave on it.
+
+The limit on the size of a file (RLIMIT_FSIZE) is the kernel's own refusal to write, as on a full disk, and needs no
+rights; a test lays it on one process, and whatever is started next is free of it.
+"""
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from server.conduct import DONE, PAUSED
+from tests.faults.test_weather import END_SECONDS, Make, make
+from tests.faults.weather import ALL_PRESENT
+from tests.faults.world import ROUNDS, SITES
+
+__all__ = ["make"]
+pytestmark = pytest.mark.faults
+FEW_BYTES = 100_000
+MANY = 20
+GROWTH = 1.15
+"""From the fifth round to the last."""
+
+
+def fill(process: int) -> None:
+    """From now on, this process writes no file beyond a few bytes."""
+    psutil.Process(process).rlimit(resource.RLIMIT_FSIZE, (FEW_BYTES, resource.RLIM_INFINITY))
+
+
+def test_a_full_disk_at_the_coordinator_pauses_the_run_and_says_so(make: Make) -> None:
+    world = make(state="selecting")
+    fill(world.reached(120))
+    world.go_on()
+    assert world.follower.ends(END_SECONDS) == 3, world.follower.said
+    state, reason = world.status
+    assert state == PAUSED and "cannot write" in reason and "/" not in reason
+    assert world.store.last_round() == 1
+    assert world.resume().ends(END_SECONDS) == 0
+    assert world.status[0] == DONE
+    assert world.present() == ALL_PRESENT
+    assert set(world.trained().values()) == {1}
+
+
+def test_a_full_disk_at_a_site_is_its_refusal_and_the_next_attempt_goes_through(make: Make) -> None:
+    world = make(state="training")
+    fill(world.reached(120))
+    world.go_on()
+    assert world.follower.ends(END_SECONDS) == 0, world.follower.said
+    assert world.present() == ALL_PRESENT
+    (refused,) = [row for row in world.events("refused") if row["site"] == "alder"]
+    assert "OSError" in refused["reason"] and "/" not in refused["reason"]
+    answers = world.folder / "alder" / "state" / "answers"
+    assert not list(answers.glob("*/.*.part"))
+
+
+@pytest.fixture
+def measured() -> Iterator[dict[str, list[float]]]:
+    yield {}
+
+
+def test_twenty_rounds_grow_nothing(make: Make, measured: dict[str, list[float]]) -> None:
+    """Memory, open files and disk of all that lives through the rounds, after round 5 and after the last."""
+    world = make(plan={"rounds": MANY})
+    config = world.coordinator.folder / "config.yaml"
+    config.write_text(config.read_text() + "keep_rounds: 2\n")
+    for index in (5, MANY):
+        while world.store.last_round() < index:
+            assert world.follower.process.poll() is None or world.store.last_round() == MANY, world.follower.said
+        for name, value in _sizes(world.server.process.pid, world.coordinator.folder).items():
+            measured.setdefault(f"coordinator {name}", []).append(value)
+        for site in SITES:
+            for name, value in _sizes(world.clients[site].process.pid, world.folder / site / "state").items():
+                measured.setdefault(f"{site} {name}", []).append(value)
+    assert world.follower.ends(END_SECONDS) == 0
+    print(measured)
+    grown = {name: values for name, values in measured.items() if values[1] > GROWTH * values[0] + 5}
+    assert not grown
+
+
+def _sizes(process: int, folder: Path) -> dict[str, float]:
+    """MB of memory of the longest-lived processes, their open files, and MB on disk."""
+    top = psutil.Process(process)
+    family = [top, *(child for child in top.children() if child.status() != psutil.STATUS_ZOMBIE)]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        "memory": sum(one.memory_info().rss for one in family) / 1e6,
+        "files": sum(one.num_fds() for one in family),
+        "disk": sum(path.stat().st_size for path in files) / 1e6,
+    }
+
+
+assert ROUNDS < MANY

@@ -1,0 +1,91 @@
+"""Rough weather, with real processes over TLS: links that break or crawl, and answers that come late or never."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.audit import AuditLog
+from tests.faults.weather import ALL_PRESENT, Weather
+from tests.federation import Cohort
+from tests.network.proxy import Proxy
+from tests.network.world import wait_for
+
+pytestmark = pytest.mark.faults
+END_SECONDS = 400.0
+MEGABIT = 125_000
+"""Bytes a second."""
+
+Make = Callable[..., Weather]
+
+
+@pytest.fixture
+def make(tmp_path: Path, cohort: Cohort) -> Iterator[Make]:
+    made: list[Weather] = []
+
+    def build(**choices: Any) -> Weather:
+        made.append(Weather(tmp_path / "world", cohort, **choices))
+        return made[-1]
+
+    yield build
+    for world in made:
+        world.close()
+
+
+def test_a_connection_that_is_cut_in_mid_upload(make: Make) -> None:
+    """Four times, each after 3 MB of a reply of 17 MB."""
+    proxy = Proxy(cut_after=3_000_000, cuts=4)
+    world = make(proxy=proxy.url)
+    assert world.follower.ends(END_SECONDS) == 0, world.follower.said
+    proxy.close()
+    assert proxy.cuts == 0
+    assert world.present() == ALL_PRESENT
+    assert set(world.trained().values()) == {1}
+
+
+def test_a_link_of_a_megabit_with_half_a_second_of_delay(make: Make) -> None:
+    proxy = Proxy(bytes_per_second=MEGABIT, delay=0.5)
+    world = make(proxy=proxy.url, plan={"rounds": 1, "round_minutes": 30})
+    assert world.follower.ends(1500) == 0, world.follower.said
+    proxy.close()
+    assert world.present() == ALL_PRESENT[:1]
+    assert set(world.trained().values()) == {1}
+
+
+def test_an_answer_after_the_deadline_is_named_and_not_counted(make: Make) -> None:
+    world = make(state="training", plan={"round_minutes": 0.25, "minimum_sites": 1})
+    world.reached(120)
+    wait_for("round 2", lambda: world.store.last_round() >= 2)
+    world.go_on()
+    assert world.follower.ends(END_SECONDS) == 0, world.follower.said
+    record = world.store.record(2)
+    assert sorted(record["sites"]) == ["birch"]
+    assert record["absent"] == [{"site": "alder", "reason": "no answer before the deadline"}]
+    assert "absent: alder: no answer before the deadline" in world.follower.said
+    assert set(world.trained().values()) == {1}
+
+
+def test_a_site_that_would_train_for_ever_ends_its_work_by_its_own_policy(make: Make) -> None:
+    world = make(state="training", plan={"minimum_sites": 1}, policy={"minutes_per_round": 0.1})
+    world.reached(120)
+    assert world.follower.ends(END_SECONDS) == 0, world.follower.said
+    record = world.store.record(2)
+    assert sorted(record["sites"]) == ["birch"]
+    (refused,) = record["refused"]
+    assert refused["site"] == "alder" and "process failed" in refused["reason"]
+    log = AuditLog(world.folder / "alder" / "state")
+    assert log.verify() is None
+    assert [line for line in log.lines() if '"event":"ended"' in line]
+
+
+def test_a_site_that_goes_and_comes_again_takes_part_again(make: Make) -> None:
+    world = make(state="training", plan={"minimum_sites": 1, "rounds": 5, "round_minutes": 0.3})
+    world.reached(120)
+    world.clients["alder"].stop()
+    world.go_on()
+    world.clients["alder"] = world.join(world.folder / "alder" / "config.yaml")
+    assert world.follower.ends(END_SECONDS) == 0, world.follower.said
+    present = world.present()
+    assert all("birch" in sites for sites in present)
+    assert "alder" in present[0] and "alder" in present[-1]
