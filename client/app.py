@@ -21,6 +21,7 @@ from shared_model.config import SiteConfig
 from shared_model.errors import RefusedError
 from shared_model.flower_message import content, pack, unpack
 from shared_model.parameters import Tensors
+from shared_model.process import end_with_parent
 
 REASON_LIMIT = 400
 UNREADABLE = 2
@@ -120,5 +121,11 @@ def client_app(config_of: Callable[[Context], SiteConfig]) -> ClientApp:
     return made
 
 
-app = client_app(lambda context: load_site(Path(os.environ[SITE_VARIABLE])))
+def _hospital(context: Context) -> SiteConfig:
+    """The config of the hospital whose process this is."""
+    end_with_parent()
+    return load_site(Path(os.environ[SITE_VARIABLE]))
+
+
+app = client_app(_hospital)
 """What the shell names: the hospital whose config file stands in the environment."""

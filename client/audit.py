@@ -11,8 +11,9 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from shared_model.checkpoint import open_to_append
 from shared_model.errors import DataError
 
 START = "0" * 64
@@ -37,10 +38,10 @@ class AuditLog:
         What a power cut left of a line is dropped: nobody was told its hash.
 
         Raises:
-            DataError: the last line is not one of this log's, or the new one is too long; nothing is written.
+            DataError: the last line is not one of this log's, the new one is too long, or the file cannot be written
+                or is a link; nothing is written.
         """
-        self.state.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
+        with self._open() as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             number, previous, end = self._last()
             values = {
@@ -59,6 +60,13 @@ class AuditLog:
             file.flush()
             os.fsync(file.fileno())
         return f"{number + 1}:{value}"
+
+    def _open(self) -> BinaryIO:
+        try:
+            return open_to_append(self.path)
+        except OSError as error:
+            remedy = "look who put a link there" if self.path.is_symlink() else "check its rights"
+            raise DataError(f"{self.path}: cannot be written ({type(error).__name__})", remedy) from None
 
     @property
     def head(self) -> str:
@@ -109,10 +117,10 @@ class AuditLog:
         if not whole and size <= TAIL:
             return 0, START, 0
         values = _read(whole.splitlines()[-1] if whole else b"")
-        claimed = values.pop("hash", None)
-        if claimed != _hash(values):
+        claimed, number = values.pop("hash", None), values.get("n")
+        if claimed != _hash(values) or type(number) is not int:
             raise DataError(f"{self.path}: its last line is damaged", "see: mtsunet-client audit --verify")
-        return int(values["n"]), str(claimed), end
+        return number, str(claimed), end
 
 
 def _canonical(values: dict[str, Any]) -> bytes:

@@ -15,6 +15,8 @@ from shared_model.signing import SitePrivateKey, signed_headers
 from shared_model.wire import RELEASE
 
 TIMEOUT_SECONDS = 20.0
+PAGE_BYTES = 1 << 20
+"""Most bytes of an answer, but for a model."""
 
 
 class UnreachableError(RunError):
@@ -64,23 +66,31 @@ def hello(
         RefusedHereError: with the coordinator's own words, or what is wrong with its certificate, release or clock.
     """
     with _client(invitation) as client:
-        response = _get(client, "/v1/site/hello", key, clock())
+        response = _get(client, "/v1/site/hello", key, clock(), PAGE_BYTES)
+        ahead = _ahead(response, clock())
+    try:
         values = response.json()
-        found = Hello(str(values["release"]), values["online"] is True, _ahead(response, clock()))
-    if found.release != RELEASE or values["shell"] != DIGEST:
+        found, shell = Hello(str(values["release"]), values["online"] is True, ahead), values["shell"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        what = f"{invitation.address}: what answers there is no coordinator of this software"
+        raise RefusedHereError(what, "check the address in the invitation, and the proxy") from None
+    if found.release != RELEASE or shell != DIGEST:
         what = f"the coordinator runs release {found.release}, this client is {RELEASE}"
         raise RefusedHereError(what, "install the same release on both sides")
     return found
 
 
-def fetch(invitation: Invitation, key: SitePrivateKey, path: str) -> bytes:
+def fetch(invitation: Invitation, key: SitePrivateKey, path: str, limit: int = PAGE_BYTES) -> bytes:
     """A page of the coordinator's, e.g. a file of a released model.
 
+    Args:
+        limit: bytes that it may have.
+
     Raises:
-        UnreachableError, RefusedHereError: as for `hello`.
+        UnreachableError, RefusedHereError: as for `hello`; or it is longer.
     """
     with _client(invitation) as client:
-        return _get(client, f"/v1/site/{path}", key, datetime.now(UTC)).content
+        return _get(client, f"/v1/site/{path}", key, datetime.now(UTC), limit).content
 
 
 def _client(invitation: Invitation) -> httpx.Client:
@@ -92,10 +102,10 @@ def _client(invitation: Invitation) -> httpx.Client:
     return httpx.Client(base_url=f"https://{invitation.address}", verify=context, timeout=TIMEOUT_SECONDS)
 
 
-def _get(client: httpx.Client, path: str, key: SitePrivateKey, now: datetime) -> httpx.Response:
+def _get(client: httpx.Client, path: str, key: SitePrivateKey, now: datetime, limit: int) -> httpx.Response:
     where = client.base_url.netloc.decode()
     try:
-        response = client.get(path, headers=signed_headers(key, now))
+        response = _whole(client, path, signed_headers(key, now), limit)
     except httpx.ConnectError as error:
         cause = _ssl_cause(error)
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -116,6 +126,23 @@ def _get(client: httpx.Client, path: str, key: SitePrivateKey, now: datetime) ->
     return response
 
 
+def _whole(client: httpx.Client, path: str, headers: dict[str, str], limit: int) -> httpx.Response:
+    """An answer with its body as it was sent: a compressed one is not unpacked, since a few bytes may become gigabytes.
+
+    Raises:
+        RefusedHereError: the body is longer than `limit`.
+    """
+    body = bytearray()
+    with client.stream("GET", path, headers={**headers, "accept-encoding": "identity"}) as response:
+        for piece in response.iter_raw():
+            body += piece
+            if len(body) > limit:
+                where = client.base_url.netloc.decode()
+                raise RefusedHereError(f"{where}: answers with more than {limit} bytes", "ask the coordinator")
+    date = {"date": response.headers["date"]} if "date" in response.headers else {}
+    return httpx.Response(response.status_code, headers=date, content=bytes(body))
+
+
 def _ssl_cause(error: BaseException | None) -> ssl.SSLError | None:
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
@@ -125,7 +152,7 @@ def _ssl_cause(error: BaseException | None) -> ssl.SSLError | None:
 def _words(response: httpx.Response) -> str:
     try:
         return str(response.json()["detail"])[:300]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return f"answers {response.status_code}"
 
 

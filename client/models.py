@@ -1,14 +1,13 @@
 """Released models: what the coordinator offers, and one of them, kept only once it is known to be genuine."""
 
 import hashlib
-import shutil
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from client.audit import AuditLog
-from client.connection import RefusedHereError, fetch, read_invitation
-from shared_model.checkpoint import MANIFEST, MODEL, commit_folder, write_bytes
+from client.connection import PAGE_BYTES, RefusedHereError, fetch, read_invitation
+from shared_model.checkpoint import MANIFEST, MODEL, commit_folder, remove_folder, write_bytes
 from shared_model.config import SiteConfig
 from shared_model.errors import ConfigError, WeightsError
 from shared_model.metrics import Record
@@ -33,9 +32,17 @@ def list_models(config: SiteConfig) -> list[str]:
         ConfigError: no invitation, or no key.
         UnreachableError, RefusedHereError: no answer, or none that can be used.
     """
-    page = fetch(read_invitation(config), read_site_key(config.key), "models")
+    return list(parse_offered(fetch(read_invitation(config), read_site_key(config.key), "models")))
+
+
+def parse_offered(page: bytes) -> tuple[RunId, ...]:
+    """The runs in the coordinator's list.
+
+    Raises:
+        RefusedHereError: it is none.
+    """
     try:
-        return list(_Offered.model_validate_json(page).models)
+        return _Offered.model_validate_json(page).models
     except ValidationError:
         raise RefusedHereError("the coordinator's list of models is none", "ask the coordinator") from None
 
@@ -56,12 +63,12 @@ def get_model(config: SiteConfig, run: str, folder: Path) -> Path:
     invitation, key = read_invitation(config), read_site_key(config.key)
     files = {name: fetch(invitation, key, f"models/{run}/{name}") for name in (MANIFEST, SIGNATURE)}
     released = _vouched(run, invitation.release_key, files)
-    for name, sha256 in ((CARD, released.card_sha256), (MODEL, released.sha256)):
-        files[name] = fetch(invitation, key, f"models/{run}/{name}")
+    for name, sha256, size in ((CARD, released.card_sha256, PAGE_BYTES), (MODEL, released.sha256, released.bytes)):
+        files[name] = fetch(invitation, key, f"models/{run}/{name}", size)
         if hashlib.sha256(files[name]).hexdigest() != sha256:
             raise _not_genuine(run, f"{name} is not the file that its manifest vouches for")
     part = folder / f".{run}.part"
-    shutil.rmtree(part, ignore_errors=True)
+    remove_folder(part)
     for name, data in files.items():
         write_bytes(part / name, data)
     AuditLog(config.state).append("fetched model", {"run": run, "sha256": released.sha256})

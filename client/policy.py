@@ -1,10 +1,9 @@
 """What this hospital does, whatever a plan asks: a plan beyond it, or one nobody here has approved, is refused."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared_model.checkpoint import write_json
+from shared_model.checkpoint import read_json, write_json
 from shared_model.config import Plan, SiteConfig, parse_config
 from shared_model.errors import ConfigError, RefusedError
 from shared_model.wire import RELEASE
@@ -96,7 +95,7 @@ class Approvals:
 
     def _read(self, path: Path) -> tuple[Plan, bool]:
         try:
-            values = json.loads(path.read_bytes())
+            values = read_json(path)
             plan = parse_config(Plan, values["plan"], str(path))
             approved = values["approved"] is True
         except (OSError, ValueError, KeyError, TypeError):

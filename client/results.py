@@ -3,12 +3,21 @@
 results/RUN.json   {"synthetic", "rounds": {round whose model it was: SiteScores}}; the last one is the final model
 """
 
-import json
 from pathlib import Path
-from typing import Any
+
+from pydantic import Field, ValidationError
 
 from shared_model.checkpoint import write_json
+from shared_model.errors import DataError
+from shared_model.metrics import Record
 from shared_model.scores import SiteScores
+
+
+class _Kept(Record):
+    """results/RUN.json"""
+
+    synthetic: bool = False
+    rounds: dict[int, SiteScores] = Field(default_factory=dict)
 
 
 class Results:
@@ -17,22 +26,27 @@ class Results:
     def __init__(self, state: Path) -> None:
         self._folder = state / "results"
 
-    def _values(self, run: str) -> dict[str, Any]:
+    def _kept(self, run: str) -> _Kept:
         path = self._folder / f"{run}.json"
-        values: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {"synthetic": False, "rounds": {}}
-        return values
+        try:
+            return _Kept.model_validate_json(path.read_bytes()) if path.exists() else _Kept()
+        except (OSError, ValidationError):
+            raise DataError(f"{path}: cannot be read", "restore it, or remove it") from None
 
     def keep(self, run: str, index: int, scores: SiteScores, synthetic: bool) -> None:
         """Keep how the model of round `index` did; 0 are the initial weights."""
-        rounds = self._values(run)["rounds"] | {str(index): scores.to_json()}
-        write_json(self._folder / f"{run}.json", {"synthetic": synthetic, "rounds": rounds})
+        rounds = self._kept(run).rounds | {index: scores}
+        write_json(self._folder / f"{run}.json", _Kept(synthetic=synthetic, rounds=rounds).to_json())
 
     def forget(self, run: str) -> None:
         """A patient in them has withdrawn: all of the run's go."""
         (self._folder / f"{run}.json").unlink(missing_ok=True)
 
     def read(self, run: str) -> tuple[dict[int, SiteScores], bool]:
-        """Round -> scores, empty if the site has none, and whether all cases were generated."""
-        values = self._values(run)
-        rounds = {int(index): SiteScores.from_json(scores) for index, scores in values["rounds"].items()}
-        return rounds, values["synthetic"]
+        """Round -> scores, empty if the site has none, and whether all cases were generated.
+
+        Raises:
+            DataError: what was kept is damaged.
+        """
+        kept = self._kept(run)
+        return kept.rounds, kept.synthetic

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from shared_model.checkpoint import write_json
 from shared_model.config import SiteConfig
@@ -24,11 +24,15 @@ WRITE_SECONDS = 1.0
 """Between two writes of it."""
 
 
+Moment = Annotated[float, Field(ge=0, lt=2**32)]
+"""Seconds since 1970."""
+
+
 class Said(Record):
-    """What the client said, when (seconds since 1970), and in which process."""
+    """What the client said, when, and in which process."""
 
     said: str
-    time: float
+    time: Moment
     process: Process
 
 
@@ -43,8 +47,8 @@ class Progress(Record):
     """Steps of the round."""
     process: Process
     """The one that trains."""
-    time: float
-    """When it began to, in seconds since 1970."""
+    time: Moment
+    """When it began to."""
 
 
 class Status(Record):

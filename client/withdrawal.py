@@ -6,19 +6,29 @@ suppressed, since the difference of two would tell of him; and the runs that he 
 released models hold him. state/withdrawals.json keeps hashes, no names.
 """
 
-import json
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from pydantic import Field, ValidationError
 
 from client.data.identity import key, patient_hash
 from client.data.reading import read
+from client.data.split import read_split
 from client.data.tables import read_list
 from client.results import Results
+from client.state import Answers
 from shared_model.checkpoint import write_json
 from shared_model.config import SiteConfig
 from shared_model.errors import DataError
+from shared_model.metrics import Record
+
+
+class _Kept(Record):
+    """withdrawals.json"""
+
+    patients: dict[str, list[str]] = Field(default_factory=dict)
+    changed: dict[str, int] = Field(default_factory=dict)
+    declined: dict[str, int] = Field(default_factory=dict)
 
 
 class Withdrawals:
@@ -34,18 +44,16 @@ class Withdrawals:
         self._state = state
         self._path = state / "withdrawals.json"
         try:
-            values: dict[str, Any] = json.loads(self._path.read_bytes()) if self._path.exists() else {}
-        except (OSError, ValueError):
+            kept = _Kept.model_validate_json(self._path.read_bytes()) if self._path.exists() else _Kept()
+        except (OSError, ValidationError):
             raise DataError(f"{self._path}: cannot be read", "restore it; without it nobody may train here") from None
-        self.patients: dict[str, list[str]] = values.get("patients", {})
-        self.changed: dict[str, int] = values.get("changed", {})
-        self.declined: dict[str, int] = values.get("declined", {})
+        self.patients, self.changed, self.declined = kept.patients, kept.changed, kept.declined
 
     def notice(self, config: SiteConfig) -> None:
         """Look at the exclusion list, and do what newly named patients ask for.
 
         Raises:
-            DataError: the list cannot be read.
+            DataError: the list, or what the site keeps of its patients, cannot be read.
         """
         listed = read_list(config.data.exclude) if config.data.exclude else ()
         new = {name: patient_hash(name) for name in listed if patient_hash(name) not in self.patients}
@@ -69,16 +77,15 @@ class Withdrawals:
         """Hashes of all patients that any split of this site ever held."""
         found: set[str] = set()
         for path in (self._state / "splits").glob("*.json"):
-            found |= set(json.loads(path.read_bytes())["held_out"])
+            found |= set(read_split(path))
         return found
 
     def _decline(self, run: str) -> None:
         """Delete the run's kept answers and moments, and the site's own results in it."""
         Results(self._state).forget(run)
-        folder = self._state / "answers" / run
-        rounds = [int(path.name[:4]) for path in folder.glob("[0-9]*")] if folder.exists() else []
-        self.declined[run] = max([self.declined.get(run, 0), *rounds])
-        shutil.rmtree(folder, ignore_errors=True)
+        answers = Answers(self._state)
+        self.declined[run] = max([self.declined.get(run, 0), *answers.rounds(run)])
+        answers.forget(run)
 
     def suppresses(self, run: str, minimum_cell: int) -> bool:
         """Whether evaluations of this run stay at the site."""

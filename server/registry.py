@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from shared_model.checkpoint import write_json
+from shared_model.checkpoint import open_to_append, write_json
 from shared_model.config import Config, Name
 from shared_model.errors import ConfigError
 from shared_model.signing import fingerprint, from_line, to_line, to_pem
@@ -134,8 +134,7 @@ class Registry:
     @contextmanager
     def _changing(self) -> Iterator[list[Enrolment]]:
         """The rows to change, written when the block ends; one process at a time."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_suffix(".lock").open("w") as lock:
+        with open_to_append(self.path.with_suffix(".lock")) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             rows = list(self.rows())
             yield rows

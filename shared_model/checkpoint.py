@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError
@@ -44,10 +44,36 @@ def write_json(path: Path, values: Any) -> None:
     write_bytes(path, (json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+        OSError: no file that can be read.
+        ValueError: no JSON, or JSON nested too deep.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """A file to add to, or to lock. A link in its place is an OSError: nothing of ours is written elsewhere."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "ab")
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder, if there is one. Of a link or a file in its place, that goes; what a link leads to stays."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
+
+
 def commit_folder(part: Path, folder: Path) -> None:
     """Give a finished folder its name: from here on it counts as written. An older one of that name is replaced."""
-    if folder.exists():
-        shutil.rmtree(folder)
+    remove_folder(folder)
     part.rename(folder)
     _sync_folder(folder.parent)
 
@@ -92,7 +118,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = read_json(path)
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read ({type(error).__name__})", "restore the folder") from None
     if not isinstance(manifest, dict):

@@ -4,6 +4,15 @@ EXIT_INPUT = 2
 """Exit code for input that has to be mended: a config, a plan, a case, a weights file."""
 EXIT_RUN = 3
 """Exit code for a run that could not go on: too few sites, no admitted reply."""
+LONGEST = 2000
+"""Characters of a fault that are kept."""
+
+
+def one_line(text: str) -> str:
+    """The text as it may stand in a log or on a terminal: names from outside in it can neither end the line nor hold an
+    escape sequence, nor fill a disk."""
+    kept = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in kept)
 
 
 class MtsunetError(Exception):
@@ -17,6 +26,7 @@ class MtsunetError(Exception):
     exit_code = EXIT_INPUT
 
     def __init__(self, what: str, remedy: str) -> None:
+        what, remedy = one_line(what), one_line(remedy)
         super().__init__(f"{what}. {remedy[:1].upper()}{remedy[1:]}.")
         self.what = what
         self.remedy = remedy

@@ -87,6 +87,7 @@ def load_brainsegfounder(network: MTSUNet, path: Path, model_config: ModelConfig
     if kind == "fine-tuned":
         _check_fine_tuned(weights, channels, path)
     stem = _stem_rule(channels, path)
+    _check_shapes(kept, expected, channels, path)
     adapted = {key: _adapt_channels(value) if key in _IMAGE_KEYS else value for key, value in kept.items()}
     _check_values(adapted, expected, path)
     network.backbone.load_state_dict({**own, **adapted}, strict=True)
@@ -201,16 +202,22 @@ def _adapt_channels(weight: torch.Tensor) -> torch.Tensor:
     return weight[:, [_BRATS_ORDER.index(name) for name in MODALITIES]]
 
 
+def _check_shapes(kept: Weights, expected: Weights, channels: int, path: Path) -> None:
+    """Shapes and kinds of number, before anything is computed: a tensor of stride 0 may claim any size."""
+    for key, value in kept.items():
+        own = expected[key]
+        shape = (own.shape[0], channels, *own.shape[2:]) if key in _IMAGE_KEYS else tuple(own.shape)
+        same_kind = value.dtype == own.dtype or (value.is_floating_point() and own.is_floating_point())
+        if tuple(value.shape) != shape or value.layout != torch.strided or not same_kind:
+            raise WeightsError(
+                f"{path}: {key} is {value.dtype} {tuple(value.shape)}, the model's {own.dtype} {shape}", _OWN_FILE
+            )
+
+
 def _check_values(adapted: Weights, expected: Weights, path: Path) -> None:
-    """Shapes, kinds of number, finite values; index tables must be equal, or position biases mean something else."""
+    """Finite values; index tables must be equal, or position biases mean something else."""
     for key, value in adapted.items():
         own = expected[key]
-        same_kind = value.dtype == own.dtype or (value.is_floating_point() and own.is_floating_point())
-        if value.shape != own.shape or value.layout != torch.strided or not same_kind:
-            raise WeightsError(
-                f"{path}: {key} is {value.dtype} {tuple(value.shape)}, the model's {own.dtype} {tuple(own.shape)}",
-                _OWN_FILE,
-            )
         if not value.is_floating_point() and not torch.equal(value, own.cpu()):
             raise WeightsError(f"{path}: {key} orders the window's positions differently", _OWN_FILE)
         if not bool(torch.isfinite(value.to(own.dtype)).all()):

@@ -15,23 +15,49 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import blosc2
 import numpy as np
+from pydantic import Field, ValidationError
 
 from client.data.cases import Case
 from client.data.identity import patient_hash
 from client.data.loading import MARGIN, PREPROCESSING, Crop, Grid, LoadedCase, load_case, triple
-from shared_model.checkpoint import write_bytes, write_json
+from shared_model.checkpoint import open_to_append, remove_folder, write_bytes, write_json
 from shared_model.errors import DataError
+from shared_model.metrics import Record
 from shared_model.tasks import CLASSES, MODALITIES, REGIONS
 
 FORMAT = 1
 """Raised when the files of an entry change."""
 BLOCK = 16
 CHUNK = 64
-_ARRAYS = ("image", "regions")
+_ARRAYS: tuple[Literal["image"], Literal["regions"]] = ("image", "regions")
+
+
+Affine = tuple[tuple[float, float, float, float], ...]
+
+
+class _Grid(Record):
+    """What `Grid` holds."""
+
+    file_affine: Affine = Field(min_length=4, max_length=4)
+    file_shape: Crop
+    affine: Affine = Field(min_length=4, max_length=4)
+    shape: Crop
+    start: Crop
+
+
+class _Facts(Record):
+    """facts.json"""
+
+    centre: Crop
+    tumor_voxels: int
+    grid: _Grid
+    owner: str
+    """Hash of the patient."""
+    sha256: dict[Literal["image", "regions"], str]
 
 
 class CaseCache:
@@ -54,7 +80,7 @@ class CaseCache:
             facts = self._facts(entry)
             if facts is None:
                 raise DataError(f"{entry}: was written and cannot be read", "check the disk, and free space on it")
-        grid = facts["grid"]
+        grid = facts.grid
         arrays = {name: blosc2.open(_path(entry, name), mode="r", dparams={"nthreads": 1}) for name in _ARRAYS}
         return LoadedCase(
             id=case.id,
@@ -64,14 +90,14 @@ class CaseCache:
             regions=arrays["regions"],
             region_known=np.array([task.name in case.regions for task in REGIONS]),
             classes=np.array([case.classes[task.name] for task in CLASSES], np.int64),
-            centre=triple(facts["centre"]),
-            tumor_voxels=facts["tumor_voxels"],
+            centre=facts.centre,
+            tumor_voxels=facts.tumor_voxels,
             grid=Grid(
-                file_affine=np.array(grid["file_affine"]),
-                file_shape=triple(grid["file_shape"]),
-                affine=np.array(grid["affine"]),
-                shape=triple(grid["shape"]),
-                start=triple(grid["start"]),
+                file_affine=np.array(grid.file_affine),
+                file_shape=grid.file_shape,
+                affine=np.array(grid.affine),
+                shape=grid.shape,
+                start=grid.start,
             ),
         )
 
@@ -81,22 +107,22 @@ class CaseCache:
         gone = 0
         for entry in sorted((self.folder / "cases").glob("[0-9a-f]*")):
             facts = self._facts(entry)
-            if facts is None or facts["owner"] in owners:
-                shutil.rmtree(entry)
+            if facts is None or facts.owner in owners:
+                remove_folder(entry)
                 gone += 1
         return gone
 
-    def _facts(self, entry: Path) -> dict[str, Any] | None:
+    def _facts(self, entry: Path) -> _Facts | None:
         """What stands in an entry; None if there is none, or if a file of it is not what was written."""
         try:
-            facts: dict[str, Any] = json.loads((entry / "facts.json").read_bytes())
+            facts = _Facts.model_validate_json((entry / "facts.json").read_bytes())
             if entry.name not in self._checked:
                 for name in _ARRAYS:
-                    if content_hash(_path(entry, name)) != facts["sha256"][name]:
+                    if content_hash(_path(entry, name)) != facts.sha256.get(name):
                         return None
                 self._checked.add(entry.name)
             return facts
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValidationError):
             return None
 
     def _write(self, entry: Path, case: Case, loaded: LoadedCase) -> None:
@@ -115,11 +141,11 @@ class CaseCache:
                 "sha256": {name: content_hash(_path(partial, name)) for name in _ARRAYS},
             }
             write_json(partial / "facts.json", facts)
-            with (self.folder / "cases.lock").open("w") as lock:
+            with open_to_append(self.folder / "cases.lock") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if self._facts(entry) is None:  # else another process was first; its entry is the same
                     self._checked.discard(entry.name)
-                    shutil.rmtree(entry, ignore_errors=True)
+                    remove_folder(entry)
                     partial.replace(entry)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

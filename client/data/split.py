@@ -1,15 +1,17 @@
 """Training and held-out patients: stratified by label, seeded, and kept once drawn."""
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from client.data.cases import Case
 from client.data.identity import patient_hash
 from shared_model.checkpoint import write_json
 from shared_model.errors import DataError
+from shared_model.metrics import Record
 
 Split = tuple[list[Case], list[Case]]
 """(training, held-out) cases."""
@@ -39,6 +41,24 @@ def split(cases: Sequence[Case], share: float, seed: int, kept: dict[str, bool] 
     return [c for c in cases if not kept[c.patient]], [c for c in cases if kept[c.patient]]
 
 
+class _Drawn(Record):
+    """splits/SEED-SHARE.json"""
+
+    held_out: dict[str, bool]
+
+
+def read_split(path: Path) -> dict[str, bool]:
+    """Hash of each patient -> whether he is held out.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        return _Drawn.model_validate_json(path.read_bytes()).held_out
+    except (OSError, ValidationError):
+        raise DataError(f"{path}: cannot be read", "restore it, or delete it to draw anew") from None
+
+
 def stored_split(folder: Path, cases: Sequence[Case], share: float, seed: int) -> Split:
     """`split`, where a patient stays on the side that he was drawn to, also when patients come and go.
 
@@ -50,11 +70,8 @@ def stored_split(folder: Path, cases: Sequence[Case], share: float, seed: int) -
     """
     path = folder / "splits" / f"{seed}-{share:g}.json"
     hashes = {case.patient: patient_hash(case.patient) for case in cases}
-    try:
-        stored: dict[str, bool] = json.loads(path.read_bytes())["held_out"] if path.exists() else {}
-        kept = {patient: stored[name] for patient, name in hashes.items() if name in stored}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{path}: cannot be read", "restore it, or delete it to draw anew") from None
+    stored = read_split(path) if path.exists() else {}
+    kept = {patient: stored[name] for patient, name in hashes.items() if name in stored}
     drawn = split(cases, share, seed, kept)
     now = {**stored, **{hashes[patient]: side for patient, side in kept.items()}}
     if now != stored:

@@ -1,5 +1,6 @@
 """Sites made from one data set: by a table of institutions, or by TCGA's tissue source site."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def partition(cases: list[Case], by: Path | str, smallest: int) -> dict[str, lis
         by: a partition table, or TISSUE_SOURCE_SITE for cases that are named TCGA-XX-YYYY.
 
     Raises:
-        DataError: a case that the table does not name; a name that is not TCGA's.
+        DataError: a case that the table does not name; a name that is not TCGA's, or not fit for a folder.
     """
     if isinstance(by, Path):
         table = read_partition(by)
@@ -43,6 +44,8 @@ def partition(cases: list[Case], by: Path | str, smallest: int) -> dict[str, lis
         if foreign := [case.id for case in cases if not case.id.startswith("TCGA-")]:
             raise DataError(f"case {foreign[0]}: has no tissue source site", "partition it by a table")
         owner = {case.id: f"tcga-{case.id.split('-')[1]}".lower() for case in cases}
+    if strange := [name for name in owner.values() if not re.fullmatch(r"[a-z0-9-]{1,40}", name)]:
+        raise DataError(f"site '{strange[0]}': is no name for a folder", "name institutions by letters and digits")
     sizes = Counter(owner.values())
     sites: dict[str, list[Case]] = {}
     for case in cases:

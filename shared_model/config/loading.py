@@ -9,9 +9,27 @@ from pydantic import BaseModel, ValidationError
 from shared_model.config.base import Config
 from shared_model.errors import ConfigError
 
+LARGEST = 1 << 20
+"""Bytes of a file."""
+LONGEST_NUMBER = 40
+"""Characters of a number."""
+
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice."""
+    """SafeLoader that refuses what no config needs: a key given twice, endless numbers, tags, and aliases, by which a
+    few lines become gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: an alias (*) or a tag (!); write it out")
+        return super().compose_node(parent, index)
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        if len(node.value) > LONGEST_NUMBER:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a number of {len(node.value)} characters")
+        whole = node.tag.endswith(":int")
+        return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -24,6 +42,9 @@ class _StrictLoader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+
+for _kind in ("int", "float"):
+    _StrictLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _StrictLoader.construct_number)
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -76,9 +97,12 @@ def load_config(config: type[AnyConfig], path: Path) -> AnyConfig:
     """Read a YAML file strictly.
 
     Raises:
-        ConfigError: unreadable file, bad YAML, a key given twice, an unknown key, a value out of range.
+        ConfigError: unreadable or too large a file, bad YAML, an alias or a tag, a key given twice, an unknown key, a
+            value out of range.
     """
     try:
+        if path.stat().st_size > LARGEST:
+            raise ConfigError(f"{path}: is larger than {LARGEST} bytes", "check that it is the right file")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file", "check the path") from None

@@ -73,7 +73,7 @@ def serve(server: Coordinator, monkeypatch: pytest.MonkeyPatch) -> Callable[[Cha
     def start_serving(change: Change) -> list[str]:
         asked: list[str] = []
 
-        def page(invitation: Invitation, key: object, path: str) -> bytes:
+        def page(invitation: Invitation, key: object, path: str, limit: int = 0) -> bytes:
             asked.append(path)
             releases = server.folder / "releases"
             if path == "models":

@@ -7,7 +7,6 @@ DATA/CASE/  CASE_t1.nii.gz ... CASE_seg.nii.gz   on the MNI grid, rigidly placed
 
 import csv
 import io
-import json
 import multiprocessing
 import tempfile
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from client.data.loading import files_of, read_volume
 from client.data.manifest import COLUMNS, PATHS, VOCABULARY, label_name
 from client.data.preparation.dicom import convert
 from client.data.reading import read
-from shared_model.checkpoint import commit_folder, write_bytes, write_json
+from shared_model.checkpoint import commit_folder, read_json, write_bytes, write_json
 from shared_model.config import SiteConfig
 from shared_model.errors import ConfigError, DataError
 from shared_model.tasks import MODALITIES
@@ -120,7 +119,7 @@ def _facts(case: Path) -> dict[str, Any]:
         DataError: not readable.
     """
     try:
-        found: dict[str, Any] = json.loads((case / "prepared.json").read_bytes())
+        found: dict[str, Any] = read_json(case / "prepared.json")
         return found
     except (OSError, ValueError):
         raise DataError(f"{case / 'prepared.json'}: cannot be read", "delete this folder, and prepare again") from None
