@@ -52,8 +52,9 @@ if any("flwr-clientapp" in part for part in sys.orig_argv):
                 time.sleep(0.2)
             if work.round == 2 and (self.state / "ill").exists():
                 raise RuntimeError
-            step = np.random.default_rng().random(dtype=np.float32)
-            return {name: value + step for name, value in self.weights.items()}, {}
+            draw = np.random.default_rng()
+            steps = {name: draw.standard_normal(value.shape, np.float32) for name, value in self.weights.items()}
+            return {name: value + steps[name] for name, value in self.weights.items()}, {}
 
     sys.modules["client.learner"] = types.ModuleType("client.learner")
     sys.modules["client.learner"].Learner = Learner
