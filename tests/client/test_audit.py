@@ -168,6 +168,16 @@ def test_what_json_reads_and_a_log_does_not_shows_too(log: AuditLog, line: str) 
         log.append("sent", {})
 
 
+@pytest.mark.parametrize("values", [{}, {"n": None}, {"n": "x"}, {"n": 1.5}, {"n": True}, {"n": [1]}], ids=str)
+def test_a_line_that_has_its_hash_and_no_number_is_damaged(log: AuditLog, values: dict[str, object]) -> None:
+    log.append("sent", {})
+    with log.path.open("ab") as file:
+        file.write(audit._canonical({**values, "hash": audit._hash(values)}) + b"\n")
+    with pytest.raises(DataError, match="last line is damaged"):
+        log.append("sent", {})
+    assert log.verify() is not None
+
+
 def test_another_spelling_of_the_same_values_shows(log: AuditLog) -> None:
     log.append("sent", {"a": 1})
     log.path.write_bytes(log.path.read_bytes().replace(b":", b": "))

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
@@ -67,7 +68,8 @@ def model_manifest(folder: Path, data: bytes) -> None:
 
 def pretrained(folder: Path, data: bytes) -> None:
     (folder / "weights.pt").write_bytes(data)
-    _named_weights(_read(folder / "weights.pt"), folder)
+    with warnings.catch_warnings(action="ignore"):
+        _named_weights(_read(folder / "weights.pt"), folder)
 
 
 def saved(legacy: bool) -> bytes:

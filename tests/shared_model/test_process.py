@@ -5,6 +5,8 @@ import sys
 import time
 
 import psutil
+import pytest
+from pydantic import ValidationError
 
 from shared_model.process import Process
 
@@ -61,3 +63,9 @@ def test_a_process_that_waits_ends_with_its_parent() -> None:
         assert time.monotonic() < end
         time.sleep(0.05)
     parent.communicate()
+
+
+def test_a_number_that_no_process_has_is_refused_where_a_file_names_it() -> None:
+    with pytest.raises(ValidationError):
+        Process.model_validate_json('{"number": -1, "started": 0.0}')
+    assert not Process(number=10**30, started=0.0).lives()
