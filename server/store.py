@@ -9,8 +9,6 @@
 A round counts once its folder has its name, and so does a spooled reply: both survive a kill at any moment.
 """
 
-import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,10 @@ from shared_model.checkpoint import (
     MODEL,
     commit_folder,
     encode_tensors,
+    read_json,
     read_manifest,
     read_model,
+    remove_folder,
     write_bytes,
     write_json,
     write_model,
@@ -91,7 +91,7 @@ class RunStore:
         """
         path = self.folder / "run.json"
         try:
-            values = json.loads(path.read_bytes())
+            values = read_json(path)
             return str(values["run"]), parse_config(Plan, values["plan"], str(path))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path}: no run here ({type(error).__name__})", "give the folder of a run") from None
@@ -113,7 +113,7 @@ class RunStore:
         return read_manifest(self._round(index))
 
     def record(self, index: int) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads((self._round(index) / "record.json").read_bytes())
+        values: dict[str, Any] = read_json(self._round(index) / "record.json")
         return values
 
     def has_weights(self, index: int) -> bool:
@@ -126,7 +126,7 @@ class RunStore:
 
     def _commit(self, index: int, tensors: Tensors, manifest: dict[str, Any], record: dict[str, Any]) -> None:
         part = self.folder / "rounds" / f".{index:04d}.part"
-        shutil.rmtree(part, ignore_errors=True)
+        remove_folder(part)
         write_model(part, tensors, {**manifest, "round": index, "digest": digest(tensors)})
         write_json(part / "record.json", record)
         commit_folder(part, self._round(index))
@@ -134,7 +134,7 @@ class RunStore:
     def commit(self, index: int, tensors: Tensors, sites: list[str], record: dict[str, Any]) -> None:
         """Make round `index`, made of the replies of `sites`, the last one, and let its spool go."""
         self._commit(index, tensors, {"about": self.manifest(0)["about"], "sites": sites}, record)
-        shutil.rmtree(self._spool(index), ignore_errors=True)
+        remove_folder(self._spool(index))
 
     def _spool(self, index: int) -> Path:
         return self.folder / "spool" / f"{index:04d}"
@@ -142,7 +142,7 @@ class RunStore:
     def spool(self, update: wire.Update, tensors: Tensors, norm: float) -> None:
         """Keep an admitted reply; from here on its site need not be asked again for this round."""
         part = self._spool(update.round) / f".{update.site}.part"
-        shutil.rmtree(part, ignore_errors=True)
+        remove_folder(part)
         write_bytes(part / "tensors.safetensors", encode_tensors(tensors))
         write_bytes(part / "header.json", wire.encode(update).encode())
         write_json(part / "about.json", {"norm": norm})
@@ -158,7 +158,7 @@ class RunStore:
             header = wire.decode((path / "header.json").read_text())
             if not isinstance(header, wire.Update):
                 raise WireError(f"{path}: holds no update", "remove this folder")
-            norm = float(json.loads((path / "about.json").read_bytes())["norm"])
+            norm = float(read_json(path / "about.json")["norm"])
             replies.append(SpooledReply(path.name, header, path / "tensors.safetensors", norm))
         return replies
 
@@ -170,7 +170,7 @@ class RunStore:
         write_json(self.folder / "terms.json", {"terms": rows, "refused": refused})
 
     def terms(self) -> tuple[list[wire.Terms], list[dict[str, str]]]:
-        values = json.loads((self.folder / "terms.json").read_bytes())
+        values = read_json(self.folder / "terms.json")
         return [wire.Terms.model_validate(row) for row in values["terms"]], values["refused"]
 
     def write_evaluated(self, evaluated: list[wire.Evaluated]) -> None:
@@ -182,7 +182,7 @@ class RunStore:
         """The sites' evaluation of the final model; empty until the run is closed."""
         if not self.closed:
             return []
-        values = json.loads((self.folder / "evaluated.json").read_bytes())
+        values = read_json(self.folder / "evaluated.json")
         return [wire.Evaluated.model_validate(row) for row in values]
 
     @property
