@@ -93,7 +93,6 @@ def test_the_old_key_is_refused_and_the_new_one_let_in(rotated: Interrupted) -> 
     assert "whole" in world.client("birch", "audit", "--verify")
 
 
-@pytest.mark.long
 def test_after_an_older_backup_the_sites_take_part_again(rotated: Interrupted) -> None:
     """The coordinator knows less than the sites: round 2 and the release are gone, the heads of the audit logs are
     behind, and birch's key is the one before, until the coordinator does again what was done since.
