@@ -82,8 +82,9 @@ def _known_keys(config: type[BaseModel], location: tuple[int | str, ...]) -> lis
 
 
 def _one_line(config: type[BaseModel], error: ValidationError) -> tuple[str, str]:
-    """The first fault as (what, remedy)."""
-    first = error.errors(include_url=False)[0]
+    """The first fault as (what, remedy); a mistyped key before the one that is missing for it."""
+    faults = error.errors(include_url=False)
+    first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     location = tuple(first["loc"])
     field = ".".join(str(part) for part in location)
     where = f"{field}: " if field else ""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from server.conduct import DONE, PAUSED
 from tests.faults.test_weather import END_SECONDS, Make, make
@@ -64,7 +65,7 @@ def test_twenty_rounds_grow_nothing(make: Make, measured: dict[str, list[float]]
     """Memory, open files and disk of all that lives through the rounds, after round 5 and after the last."""
     world = make(plan={"rounds": MANY})
     config = world.coordinator.folder / "config.yaml"
-    config.write_text(config.read_text() + "keep_rounds: 2\n")
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"keep_rounds": 2}))
     for index in (5, MANY):
         while world.store.last_round() < index:
             assert world.follower.process.poll() is None or world.store.last_round() == MANY, world.follower.said

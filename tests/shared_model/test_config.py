@@ -135,3 +135,8 @@ def test_equal_configs_have_equal_digests_and_others_not() -> None:
 def test_task_weights_name_every_task() -> None:
     with pytest.raises(ConfigError, match="no weight for tc"):
         parse_config(TrainingConfig, {"task_weights": {"wt": 1}}, "x")
+
+
+def test_a_mistyped_key_is_told_before_the_one_that_is_missing_for_it() -> None:
+    with pytest.raises(ConfigError, match="x: synthetik: unknown key"):
+        parse_config(Plan, {"name": "a", "synthetik": True}, "x")
