@@ -181,7 +181,7 @@ def conduct(run: str, connect: Connect) -> None:
 
 
 def _why(error: Exception) -> str:
-    """What ended a run, in one line without a path."""
+    """What ended a run, in one line."""
     if isinstance(error, MtsunetError):
         return error.what
     if isinstance(error, OSError):

@@ -10,7 +10,7 @@ class Median(Rule):
     """next_j = median over sites of w_j: fewer than half of the sites cannot move it beyond the others' values.
 
     Cases do not weigh, so a small hospital counts as much as a large one; of two sites it is the plain mean, which
-    defends against nothing. With few and unlike sites it costs accuracy (docs/reliability.md).
+    defends against nothing. With few and unlike sites it costs accuracy; benchmarks/poisoning.py measures how much.
     """
 
     def reduce(self, values: list[np.ndarray], weights: list[int], base: np.ndarray) -> np.ndarray:

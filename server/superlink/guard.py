@@ -158,8 +158,7 @@ async def _handled(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> 
     clients try again.
 
     A 500 is a request that nobody should have made, or a database that was busy for too long; neither may end a client.
-    The body is read here, since each piece of one costs Flower's layers of middleware a millisecond, and a model has
-    thousands.
+    The body is read here, so that one without end never reaches the app.
     """
     status = 0
     body = await _body(receive)

@@ -29,7 +29,7 @@ PRAGMAS = {
     "mmap_size": "0",
     "cache_size": "-16000",
 }
-"""SQLite's settings where ours differ from Flower's."""
+"""SQLite's settings where ours differ from Flower's; set first, since a page's size counts before the journal."""
 
 
 @dataclass
