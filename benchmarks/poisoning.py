@@ -33,7 +33,7 @@ from shared_model.network import build_network
 from shared_model.parameters import Tensors, load_shared
 from shared_model.scores import CaseResult
 from shared_model.tasks import REGIONS
-from tests.federation import InProcess, changed, federate
+from tests.federation import InProcess, changed, federate, start
 
 SEED, OTHER_SEED = 31, 32
 COHORT = PhantomCohort(patients=24, test_patients=60, voxel_mm=3.5)
@@ -128,8 +128,8 @@ def run_cell(folder: Path, cell: Cell, rounds: int) -> Outcome:
         _, fifth, _ = sites_of(folder)
         if cell.attack in AT_HOME:
             hostile = AT_HOME[cell.attack](fifth.data, _empty(place / "data"))
-        start = RunStore(folder / "warm" / "run").model(WARM_ROUNDS)
-        store.create("0123456789abcdef", plan, start, None)
+        warm = RunStore(folder / "warm" / "run").model(WARM_ROUNDS)
+        store.create("0123456789abcdef", plan, warm, None)
         tamper = {}
         if change := ON_THE_WAY.get(cell.attack):
             tamper[HOSTILE] = changed(
@@ -171,11 +171,7 @@ def prepare(folder: Path) -> None:
         stamped(test.data, _empty(folder / "signed"))
     store = RunStore(folder / "warm" / "run")
     if not store.closed:
-        plan = plan_of(WARM_ROUNDS)
-        torch.manual_seed(SEED)
-        network = build_network(plan.model, plan.tasks)
-        initial = {name: value.detach().numpy().copy() for name, value in network.named_parameters()}
-        store.create("0123456789abcdef", plan, initial, None)
+        start(store.folder, plan_of(WARM_ROUNDS))
         federate(store, InProcess(configs_of(folder, folder / "warm" / "sites")))
 
 

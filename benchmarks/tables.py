@@ -14,4 +14,4 @@ def replace_table(page: Path, name: str, text: str) -> None:
     if whole.count(first) != 1 or whole.count(last) != 1:
         raise ValueError(f"{page}: needs the lines {first} and {last} once each")
     before, rest = whole.split(first)
-    page.write_text(f"{before}{first}\n{text.strip()}\n{last}{rest.split(last)[1]}", encoding="utf-8")
+    page.write_text(f"{before}{first}\n\n{text.strip()}\n\n{last}{rest.split(last)[1]}", encoding="utf-8")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from benchmarks.tables import replace_table
 from tests.faults.cells import POSSIBLE, PROCESSES, STATES, WHERE, Cell
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 PROPERTY = "outcome"
 """Under which a test's report carries its outcome."""
-BEGIN, END = "<!-- kills -->", "<!-- end of kills -->"
 IMPOSSIBLE = "n/a [1]"
 NOTE = "[1] A site works on no message then, or on one whose kill is that of training or uploading."
 
@@ -55,7 +55,5 @@ def write(outcomes: Sequence[Outcome]) -> bool:
     """Put the table between its marks if it is whole; whether it was."""
     if {outcome.cell for outcome in outcomes} != set(POSSIBLE):
         return False
-    before, rest = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    DOCUMENT.write_text("\n".join([before + BEGIN, "", *lines(outcomes), "", END + after]), encoding="utf-8")
+    replace_table(DOCUMENT, "kills", "\n".join(lines(outcomes)))
     return True

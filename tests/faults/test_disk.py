@@ -5,7 +5,7 @@ rights; a test lays it on one process, and whatever is started next is free of i
 """
 
 import resource
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -13,11 +13,10 @@ import pytest
 import yaml
 
 from server.conduct import DONE, PAUSED
-from tests.faults.test_weather import END_SECONDS, Make, make
-from tests.faults.weather import ALL_PRESENT
+from tests.faults.weather import ALL_PRESENT, END_SECONDS, Make
 from tests.faults.world import ROUNDS, SITES
+from tests.network.world import wait_for
 
-__all__ = ["make"]
 pytestmark = pytest.mark.faults
 FEW_BYTES = 100_000
 MANY = 20
@@ -56,19 +55,19 @@ def test_a_full_disk_at_a_site_is_its_refusal_and_the_next_attempt_goes_through(
     assert not list(answers.glob("*/.*.part"))
 
 
-@pytest.fixture
-def measured() -> Iterator[dict[str, list[float]]]:
-    yield {}
-
-
-def test_twenty_rounds_grow_nothing(make: Make, measured: dict[str, list[float]]) -> None:
+def test_twenty_rounds_grow_nothing(make: Make) -> None:
     """Memory, open files and disk of all that lives through the rounds, after round 5 and after the last."""
     world = make(plan={"rounds": MANY})
     config = world.coordinator.folder / "config.yaml"
     config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"keep_rounds": 2}))
+    measured: dict[str, list[float]] = {}
+
+    def reached(index: int) -> bool:
+        assert world.follower.process.poll() is None or world.store.last_round() == MANY, world.follower.said
+        return world.store.last_round() >= index
+
     for index in (5, MANY):
-        while world.store.last_round() < index:
-            assert world.follower.process.poll() is None or world.store.last_round() == MANY, world.follower.said
+        wait_for(f"round {index}", partial(reached, index), END_SECONDS)
         for name, value in _sizes(world.server.process.pid, world.coordinator.folder).items():
             measured.setdefault(f"coordinator {name}", []).append(value)
         for site in SITES:

@@ -1,36 +1,15 @@
 """Rough weather, with real processes over TLS: links that break or crawl, and answers that come late or never."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from client.audit import AuditLog
-from tests.faults.weather import ALL_PRESENT, Weather
-from tests.federation import Cohort
+from tests.faults.weather import ALL_PRESENT, END_SECONDS, Make
 from tests.network.proxy import Proxy
 from tests.network.world import wait_for
 
 pytestmark = pytest.mark.faults
-END_SECONDS = 400.0
 MEGABIT = 125_000
 """Bytes a second."""
-
-Make = Callable[..., Weather]
-
-
-@pytest.fixture
-def make(tmp_path: Path, cohort: Cohort) -> Iterator[Make]:
-    made: list[Weather] = []
-
-    def build(**choices: Any) -> Weather:
-        made.append(Weather(tmp_path / "world", cohort, **choices))
-        return made[-1]
-
-    yield build
-    for world in made:
-        world.close()
 
 
 def test_a_connection_that_is_cut_in_mid_upload(make: Make) -> None:

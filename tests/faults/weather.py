@@ -1,5 +1,6 @@
 """A federation of two cheap sites whose plan, sites and links a test chooses; world.py has its learner and halts."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,4 +56,7 @@ class Weather(KillWorld):
         return [sorted(store.record(index)["sites"]) for index in range(1, store.last_round() + 1)]
 
 
+Make = Callable[..., Weather]
+"""Makes the federation of a test from choices by name, and closes it in the end."""
+END_SECONDS = 400.0
 ALL_PRESENT = [list(SITES)] * ROUNDS

@@ -3,7 +3,6 @@ docs/hospital.md says: no site is locked out, and no invitation is written anew.
 """
 
 import shutil
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,18 +13,8 @@ from client.connection import RefusedHereError, hello
 from server.conduct import Heads
 from shared_model.checkpoint import read_model
 from shared_model.signing import read_site_key
-from tests.federation import Cohort
 from tests.network.interrupted import DONE, PLAN, Interrupted
-from tests.network.world import World, output_of, sites_of, wait_for
-
-
-@pytest.fixture(scope="module")
-def federation(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interrupted]:
-    world = World(tmp_path_factory.mktemp("recovery"))
-    try:
-        yield Interrupted(world, sites_of(cohort, world.folder))
-    finally:
-        world.close()
+from tests.network.world import output_of, wait_for
 
 
 @pytest.fixture(scope="module")

@@ -2,23 +2,12 @@
 
 import json
 import secrets
-from collections.abc import Iterator
 
 import pytest
 
 from shared_model.checkpoint import write_bytes
-from tests.federation import Cohort
 from tests.network.interrupted import DONE, PLAN, Interrupted
-from tests.network.world import World, sites_of, wait_for
-
-
-@pytest.fixture(scope="module")
-def federation(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interrupted]:
-    world = World(tmp_path_factory.mktemp("recovery"))
-    try:
-        yield Interrupted(world, sites_of(cohort, world.folder))
-    finally:
-        world.close()
+from tests.network.world import wait_for
 
 
 @pytest.mark.long
