@@ -12,10 +12,10 @@ import yaml
 
 from client.data.phantom import make_cohort
 from client.setup import create
-from server.conduct import Journal
 from server.coordinator import Coordinator, CoordinatorConfig
 from server.coordinator import init as init_coordinator
 from server.enrolment import write_invitation
+from server.journal import Journal
 from shared_model.config import PhantomCohort
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,7 +76,7 @@ def run_ours(folder: Path, rounds: int) -> list[float]:
             stdout=subprocess.DEVNULL,
         )
         journal = Journal(next((coordinator.folder / "runs").iterdir()))
-        times = [event["time"] for _, event in journal.events() if event["event"] in ("opened", "committed")]
+        times = [event.time for _, event in journal.events() if event.event in ("opened", "committed")]
         return [after - before for before, after in pairwise(times)]
     finally:
         os.environ["PYTHONPATH"] = str(ROOT)

@@ -153,7 +153,7 @@ def run(
 @app.command()
 def resume(name: RunName, folder: Folder = HERE) -> None:
     """Go on with a run from its last committed round, and follow it."""
-    from server.conduct import DONE, PAUSED, STOPPED, WAITING, Journal
+    from server.journal import DONE, PAUSED, STOPPED, WAITING, Journal
     from server.superlink.control import Control
 
     found = _coordinator(folder)
@@ -173,7 +173,7 @@ def resume(name: RunName, folder: Folder = HERE) -> None:
 @app.command()
 def stop(name: RunName, folder: Folder = HERE) -> None:
     """End a run's process. What is committed stays, and `resume` goes on."""
-    from server.conduct import STOPPED, Journal
+    from server.journal import STOPPED, Journal
     from server.superlink.control import Control
 
     found = _coordinator(folder)
@@ -288,7 +288,7 @@ def _follow(found: "Coordinator", name: str, start: int = 0) -> None:
     Raises:
         RunError: it paused or was stopped.
     """
-    from server.conduct import DONE, PAUSED, RUNNING, STOPPED, WAITING, Journal, told
+    from server.journal import DONE, PAUSED, RUNNING, STOPPED, WAITING, Journal, told
     from server.superlink.control import Control
 
     journal = Journal(found.run(name).folder)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 from safetensors import safe_open
 
 from shared_model import wire
@@ -24,14 +25,19 @@ from shared_model.checkpoint import (
     read_json,
     read_manifest,
     read_model,
+    readable,
     remove_folder,
     write_bytes,
     write_json,
     write_model,
 )
 from shared_model.config import Plan, parse_config
-from shared_model.errors import RunError, WireError
+from shared_model.errors import RunError
 from shared_model.parameters import Tensors, digest
+
+RESTORE = "restore the run's folder from a backup"
+ASK_AGAIN = "remove this folder, and resume the run: the site sends its answer again"
+_REFUSED = TypeAdapter(list[dict[str, str]])
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,12 @@ class SpooledReply:
     """||w - base|| over its tensors."""
 
     def names(self) -> list[str]:
-        with safe_open(self.file, framework="numpy") as tensors:
+        """Of its tensors, sorted; a damaged file is a RunError, here and below."""
+        with readable(self.file.parent, ASK_AGAIN), safe_open(self.file, framework="numpy") as tensors:
             return sorted(tensors.keys())
 
     def tensor(self, name: str) -> np.ndarray:
-        with safe_open(self.file, framework="numpy") as tensors:
+        with readable(self.file.parent, ASK_AGAIN), safe_open(self.file, framework="numpy") as tensors:
             array: np.ndarray = tensors.get_tensor(name)
             return array
 
@@ -113,8 +120,14 @@ class RunStore:
         return read_manifest(self._round(index))
 
     def record(self, index: int) -> dict[str, Any]:
-        values: dict[str, Any] = read_json(self._round(index) / "record.json")
-        return values
+        """How a committed round went.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self._round(index) / "record.json"
+        with readable(path, RESTORE):
+            return dict(read_json(path))
 
     def has_weights(self, index: int) -> bool:
         """Whether a committed round's weights are still kept."""
@@ -149,16 +162,21 @@ class RunStore:
         commit_folder(part, self._spool(update.round) / update.site)
 
     def spooled(self, index: int) -> list[SpooledReply]:
-        """The admitted replies of a round, in the order of the sites' names."""
+        """The admitted replies of a round, in the order of the sites' names.
+
+        Raises:
+            RunError, WireError: one of them is damaged.
+        """
         folder = self._spool(index)
         replies = []
         for path in sorted(folder.iterdir()) if folder.exists() else []:
             if path.name.startswith("."):
                 continue
-            header = wire.decode((path / "header.json").read_text())
-            if not isinstance(header, wire.Update):
-                raise WireError(f"{path}: holds no update", "remove this folder")
-            norm = float(read_json(path / "about.json")["norm"])
+            with readable(path, ASK_AGAIN):
+                header = wire.decode((path / "header.json").read_bytes().decode())
+                norm = float(read_json(path / "about.json")["norm"])
+            if not isinstance(header, wire.Update) or (header.round, header.site) != (index, path.name):
+                raise RunError(f"{path}: is not this site's update to round {index}", ASK_AGAIN)
             replies.append(SpooledReply(path.name, header, path / "tensors.safetensors", norm))
         return replies
 
@@ -170,8 +188,16 @@ class RunStore:
         write_json(self.folder / "terms.json", {"terms": rows, "refused": refused})
 
     def terms(self) -> tuple[list[wire.Terms], list[dict[str, str]]]:
-        values = read_json(self.folder / "terms.json")
-        return [wire.Terms.model_validate(row) for row in values["terms"]], values["refused"]
+        """What each site opened the run with, and who was refused.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        path = self.folder / "terms.json"
+        with readable(path, RESTORE):
+            values = read_json(path)
+            refused = _REFUSED.validate_python(values["refused"])
+            return [wire.Terms.model_validate(row) for row in values["terms"]], refused
 
     def write_evaluated(self, evaluated: list[wire.Evaluated]) -> None:
         """Keep the sites' evaluation of the final model: the run is closed."""
@@ -179,11 +205,16 @@ class RunStore:
         write_json(self.folder / "evaluated.json", rows)
 
     def evaluated(self) -> list[wire.Evaluated]:
-        """The sites' evaluation of the final model; empty until the run is closed."""
+        """The sites' evaluation of the final model; empty until the run is closed.
+
+        Raises:
+            RunError: the file is damaged.
+        """
         if not self.closed:
             return []
-        values = read_json(self.folder / "evaluated.json")
-        return [wire.Evaluated.model_validate(row) for row in values]
+        path = self.folder / "evaluated.json"
+        with readable(path, RESTORE):
+            return [wire.Evaluated.model_validate(row) for row in read_json(path)]
 
     @property
     def closed(self) -> bool:

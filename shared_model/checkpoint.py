@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from shared_model.errors import WeightsError
+from shared_model.errors import RunError, WeightsError
 from shared_model.parameters import Tensors
 
 MODEL = "model.safetensors"
@@ -55,6 +56,19 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+@contextmanager
+def readable(path: Path, remedy: str) -> Iterator[None]:
+    """Within it, a file that is missing, damaged or of another content is a RunError that names it.
+
+    Raises:
+        RunError: what was read from `path` cannot be used.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise RunError(f"{path}: cannot be read ({type(error).__name__})", remedy) from None
 
 
 def open_to_append(path: Path) -> BinaryIO:

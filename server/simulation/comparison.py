@@ -1,6 +1,5 @@
 """Every way of training on the same held-out cases: federated, centralised, each site alone, and their average."""
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from server.plots import SliceImages, slice_images
 from server.simulation.baselines import local_folder
 from server.simulation.pool import tick
 from server.summary import AVERAGED_LOCAL, CENTRALISED, FEDERATED, local
-from shared_model.checkpoint import read_model, write_json
+from shared_model.checkpoint import read_json, read_model, readable, write_json
 from shared_model.config import Plan
 from shared_model.inference import average, to_brats_labels
 from shared_model.network import MTSUNet, build_network
@@ -105,8 +104,10 @@ def read_results(folder: Path, cases: list[Case]) -> dict[str, list[CaseResult]]
     """The results of all cases by way of training, in the order of the report."""
     results: dict[str, list[CaseResult]] = {}
     for case in cases:
-        for way, values in json.loads((folder / f"{case.id}.json").read_bytes()).items():
-            results.setdefault(way, []).append(CaseResult.from_json(values))
+        path = folder / f"{case.id}.json"
+        with readable(path, "remove it, and resume: the case is tested again"):
+            for way, values in read_json(path).items():
+                results.setdefault(way, []).append(CaseResult.from_json(values))
     order = [FEDERATED, CENTRALISED, AVERAGED_LOCAL]
     return {way: results[way] for way in [*order, *sorted(set(results) - set(order))] if way in results}
 

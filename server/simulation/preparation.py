@@ -1,6 +1,5 @@
 """From a simulation plan to sites that can train: the cohort, a config for each site, and every case read once."""
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from client.data.cache import CaseCache
 from client.data.cases import Case
 from client.data.reading import read_cases
 from server.simulation.gathering import Gathered, Place, gather
-from shared_model.checkpoint import write_json
+from shared_model.checkpoint import read_json, readable, write_json
 from shared_model.config import (
     DataConfig,
     PartitionedSites,
@@ -114,13 +113,14 @@ def prepare(simulation: SimulationPlan, folder: Path, progress: Progress) -> Pre
     kept = folder / "sites.json"
     if not kept.exists():
         write_json(kept, _described(gather(simulation), simulation, folder))
-    values = json.loads(kept.read_bytes())
-    return Prepared(
-        tuple(parse_config(SiteConfig, site, str(kept)) for site in values["sites"]),
-        tuple(parse_config(DataConfig, data, str(kept)) for data in values["test"]),
-        {name: tuple(notes) for name, notes in values["notes"].items()},
-        tuple(values["caveats"]),
-    )
+    with readable(kept, "remove it: the plan's folders are read anew"):
+        values = read_json(kept)
+        return Prepared(
+            tuple(parse_config(SiteConfig, site, str(kept)) for site in values["sites"]),
+            tuple(parse_config(DataConfig, data, str(kept)) for data in values["test"]),
+            {name: tuple(notes) for name, notes in values["notes"].items()},
+            tuple(values["caveats"]),
+        )
 
 
 def _described(gathered: Gathered, simulation: SimulationPlan, folder: Path) -> dict[str, object]:

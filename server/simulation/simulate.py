@@ -4,7 +4,6 @@ RUN/  simulation.json  cohort/  sites/  federation/  baselines/  results/
       segmentations/  model.safetensors  manifest.json  summary.json  report.html
 """
 
-import json
 import secrets
 import time
 from collections.abc import Callable
@@ -34,7 +33,7 @@ from server.simulation.preparation import Prepared, check, prepare
 from server.start import create_run
 from server.store import RunStore
 from server.summary import FEDERATED, Summary, Totals, Way, write_summary
-from shared_model.checkpoint import MANIFEST, MODEL, write_bytes, write_json
+from shared_model.checkpoint import MANIFEST, MODEL, read_json, readable, write_bytes, write_json
 from shared_model.config import SimulationPlan, parse_config
 from shared_model.errors import ConfigError
 from shared_model.scores import score
@@ -124,8 +123,13 @@ class Run:
     def _note_seconds(self, seconds: float) -> None:
         """Seconds of all processes that worked on this run, breaks between them left out."""
         path = self.folder / "seconds.json"
-        before = json.loads(path.read_bytes())["seconds"] if path.exists() else 0.0
+        before = self._seconds() if path.exists() else 0.0
         write_json(path, {"seconds": before + seconds})
+
+    def _seconds(self) -> float:
+        path = self.folder / "seconds.json"
+        with readable(path, "remove it, and resume: the time is counted anew"):
+            return float(read_json(path)["seconds"])
 
     def _report(self, prepared: Prepared, test: Test, cases: list[Case]) -> Summary:
         plan = self.simulation.plan
@@ -156,7 +160,7 @@ class Run:
             totals=Totals(
                 bytes_down=down,
                 bytes_up=up,
-                seconds=json.loads((self.folder / "seconds.json").read_bytes())["seconds"],
+                seconds=self._seconds(),
             ),
             caveats=(*prepared.caveats, *self._caveats(len(cases))),
         )
@@ -211,7 +215,7 @@ def resumed_run(folder: Path, observer: Observer) -> Run:
     """
     path = folder / "simulation.json"
     try:
-        values = json.loads(path.read_bytes())
+        values = read_json(path)
         simulation = parse_config(SimulationPlan, values["simulation"], str(path))
         return Run(folder.resolve(), simulation, bool(values["baselines"]), observer)
     except (OSError, ValueError, KeyError, TypeError):

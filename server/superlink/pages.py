@@ -32,9 +32,11 @@ def build(registry: Registry, online: Callable[[], set[int]], releases: Path) ->
 
     def model(request: Request) -> Response:
         run, name = request.path_params["run"], request.path_params["name"]
-        if name not in RELEASED or run not in {path.name for path in releases.iterdir()}:
+        file = releases / run / name
+        known = name in RELEASED and run in {path.name for path in releases.iterdir()}
+        if not known or file.parent.is_symlink() or file.is_symlink() or not file.is_file():
             return JSONResponse({"detail": "no such file"}, 404)
-        return FileResponse(releases / run / name)
+        return FileResponse(file)
 
     releases.mkdir(parents=True, exist_ok=True)
     return Starlette(

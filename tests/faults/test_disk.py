@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from server.conduct import DONE, PAUSED
+from server.journal import DONE, PAUSED
 from tests.faults.weather import ALL_PRESENT, END_SECONDS, Make
 from tests.faults.world import ROUNDS, SITES
 from tests.network.world import wait_for
@@ -49,8 +49,8 @@ def test_a_full_disk_at_a_site_is_its_refusal_and_the_next_attempt_goes_through(
     world.go_on()
     assert world.follower.ends(END_SECONDS) == 0, world.follower.said
     assert world.present() == ALL_PRESENT
-    (refused,) = [row for row in world.events("refused") if row["site"] == "alder"]
-    assert "OSError" in refused["reason"] and "/" not in refused["reason"]
+    (refused,) = [row for row in world.events("refused") if row.site == "alder"]
+    assert "OSError" in refused.reason and "/" not in refused.reason
     answers = world.folder / "alder" / "state" / "answers"
     assert not list(answers.glob("*/.*.part"))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from server.conduct import DONE, RUNNING
+from server.journal import DONE, RUNNING
 from tests.faults.cells import CHOSEN, CLIENT, POSSIBLE, WORKER, Cell
 from tests.faults.table import PROPERTY, Outcome
 from tests.faults.world import ROUNDS, SITES, KillWorld, make_template
@@ -84,7 +84,7 @@ def test_a_run_survives_the_kill(
     assert world.status == (DONE, "")
     after = world.committed()
     assert len(after) == 1 + ROUNDS and before.items() <= after.items()
-    rounds = [event["round"] for event in world.events("committed")]
+    rounds = [event.round for event in world.events("committed")]
     assert len(rounds) == len(set(rounds)), f"committed twice: {rounds}"
     trained = world.trained()
     assert len(trained) == len(SITES) * ROUNDS and set(trained.values()) == {1}, trained

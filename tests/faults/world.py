@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import yaml
 
-from server.conduct import Journal
+from server.journal import Event, Journal
 from server.store import RunStore
 from shared_model.checkpoint import MODEL
 from tests.faults.cells import CLIENT, EXECUTOR, LOOP, SERVER, WORKER
@@ -100,9 +100,9 @@ class KillWorld(World):
         """The run's state and reason."""
         return Journal(self.store.folder).status()
 
-    def events(self, kind: str) -> list[dict[str, Any]]:
+    def events(self, kind: str) -> list[Event]:
         """The lines of that kind in the run's journal."""
-        return [event for _, event in Journal(self.store.folder).events() if event["event"] == kind]
+        return [event for _, event in Journal(self.store.folder).events() if event.event == kind]
 
     def reached(self, seconds: float) -> int:
         """Wait until the state is reached; the number of the process that halts there."""

@@ -1,16 +1,26 @@
 """Readers of what a coordinator keeps."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from server.conduct import RUNNING, Heads, Journal
+from server.conduct import Heads
+from server.journal import RUNNING, Journal, asked, told
 from server.registry import Registry
-from shared_model.errors import ConfigError, RunError
+from server.store import RunStore
+from shared_model import wire
+from shared_model.errors import ConfigError, RunError, WeightsError, WireError
 from shared_model.signing import to_line
 from tests.hostile.guard import Decoder
-from tests.hostile.site_files import kept
+from tests.hostile.site_files import PLAN, UPDATE, kept
+from tests.server.test_store import TENSORS as MODEL
+from tests.shared_model.test_wire import HEADERS, RUN
 
+TERMS, EVALUATED = (next(one for one in HEADERS if isinstance(one, kind)) for kind in (wire.Terms, wire.Evaluated))
+assert isinstance(TERMS, wire.Terms) and isinstance(EVALUATED, wire.Evaluated)
+SPOOLED = UPDATE.model_copy(update={"round": 2})
+SPOOL = f"spool/0002/{UPDATE.site}"
 LINES = [to_line(ec.generate_private_key(ec.SECP384R1()).public_key()) for _ in range(2)]
 
 
@@ -44,8 +54,38 @@ def noted(folder: Path) -> None:
 
 def events(folder: Path) -> None:
     for end, event in Journal(folder).events():
-        assert end <= Journal(folder).size() and "event" in event
+        assert end <= Journal(folder).size()
+        told(event, 3)
+    asked(event for _, event in Journal(folder).events())
 
+
+def begun(folder: Path) -> None:
+    """A run in the midst of its second round, with all files that one can have."""
+    store = RunStore(folder)
+    store.create(RUN, PLAN, MODEL, None)
+    store.write_terms([TERMS], [{"site": "birch", "reason": "not connected"}])
+    store.commit(1, MODEL, ["a"], {"round": 1, "sites": {}, "refused": [], "flagged": [], "absent": []})
+    store.spool(SPOOLED, MODEL, 1.0)
+    store.write_evaluated([EVALUATED])
+
+
+def reduced(folder: Path) -> None:
+    (reply,) = RunStore(folder).spooled(SPOOLED.round)
+    for name in reply.names():
+        reply.tensor(name)
+
+
+PART_OF_RUN: dict[str, tuple[str, Callable[[Path], object], type[Exception] | tuple[type[Exception], ...]]] = {
+    "run": ("run.json", lambda folder: RunStore(folder).read(), (RunError, ConfigError)),
+    "terms": ("terms.json", lambda folder: RunStore(folder).terms(), RunError),
+    "record": ("rounds/0001/record.json", lambda folder: RunStore(folder).record(1), RunError),
+    "manifest": ("rounds/0001/manifest.json", lambda folder: RunStore(folder).manifest(1), WeightsError),
+    "model": ("rounds/0001/model.safetensors", lambda folder: RunStore(folder).model(1), WeightsError),
+    "evaluations": ("evaluated.json", lambda folder: RunStore(folder).evaluated(), RunError),
+    "reply": (f"{SPOOL}/header.json", reduced, (RunError, WireError)),
+    "reply's norm": (f"{SPOOL}/about.json", reduced, RunError),
+    "reply's tensors": (f"{SPOOL}/tensors.safetensors", reduced, RunError),
+}
 
 DECODERS: dict[str, Decoder] = {
     "registry": kept("sites.json", enrolled, looked_up, ConfigError),
@@ -54,4 +94,5 @@ DECODERS: dict[str, Decoder] = {
         "status.json", lambda folder: Journal(folder).set(RUNNING), lambda folder: Journal(folder).status(), RunError
     ),
     "journal": kept("events.jsonl", noted, events, RunError),
+    **{name: kept(file, begun, read, refusal) for name, (file, read, refusal) in PART_OF_RUN.items()},
 }

@@ -16,7 +16,8 @@ from client.data.cache import CaseCache
 from client.logs import note_failure
 from client.state import Answers
 from client.withdrawal import Withdrawals
-from server.conduct import Heads, Journal
+from server.conduct import Heads
+from server.journal import Journal
 from server.registry import Registry
 from server.store import RunStore
 from shared_model.checkpoint import commit_folder, open_to_append, remove_folder, write_bytes
@@ -68,6 +69,15 @@ def created(folder: Path) -> None:
     RunStore(folder).create(RUN, PLAN, MODEL, None)
 
 
+def spooled(folder: Path) -> None:
+    RunStore(folder).spool(UPDATE, MODEL, 1.0)
+
+
+def committed(folder: Path) -> None:
+    created(folder)
+    RunStore(folder).commit(1, MODEL, ["a"], {})
+
+
 FOLDERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "an answer": (PLACE, keep),
     "an answer that is written": (f"answers/{RUN}/.{PLACE.rsplit('/')[-1]}.part", keep),
@@ -80,6 +90,8 @@ FOLDERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "a cache entry": (f"cache/cases/{'a' * 64}", forget_cache),
     "a round": ("rounds/0000", created),
+    "a reply": (f"spool/{UPDATE.round:04d}/{UPDATE.site}", spooled),
+    "a spool that goes": ("spool/0001", committed),
 }
 
 

@@ -3,9 +3,9 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from server.conduct import DONE, PAUSED, RUNNING, WAITING, Heads, Journal, asked
+from server.conduct import Heads
+from server.journal import DONE, PAUSED, RUNNING, WAITING, Event, Journal, asked, told
 from shared_model.checkpoint import write_json
 
 
@@ -45,15 +45,22 @@ def test_a_run_whose_process_is_gone_has_paused(tmp_path: Path) -> None:
 
 
 def test_who_is_asked_and_has_not_answered() -> None:
-    events: list[dict[str, Any]] = [
-        {"event": "opened", "sites": ["alder", "birch", "cedar"], "time": 1.0},
-        {"event": "round", "round": 1, "sites": ["alder", "birch", "cedar"], "time": 2.0},
-        {"event": "reply", "round": 1, "site": "birch", "time": 3.0},
-        {"event": "refused", "round": 1, "site": "cedar", "reason": "", "time": 4.0},
+    events = [
+        Event(event="opened", sites=["alder", "birch", "cedar"], time=1.0),
+        Event(event="round", round=1, sites=["alder", "birch", "cedar"], time=2.0),
+        Event(event="reply", round=1, site="birch", time=3.0),
+        Event(event="refused", round=1, site="cedar", time=4.0),
     ]
     assert asked(events) == {"alder": 2.0}
-    assert asked([*events, {"event": "committed", "round": 1, "time": 5.0}]) == {}
-    assert asked([*events, {"event": "round", "round": 1, "sites": ["alder", "cedar"], "time": 6.0}]) == {
-        "alder": 6.0,
-        "cedar": 6.0,
-    }
+    assert asked([*events, Event(event="committed", round=1, time=5.0)]) == {}
+    again = Event(event="round", round=1, sites=["alder", "cedar"], time=6.0)
+    assert asked([*events, again]) == {"alder": 6.0, "cedar": 6.0}
+
+
+def test_a_line_that_lacks_a_fact_is_told_without_it_and_a_damaged_one_not_at_all(tmp_path: Path) -> None:
+    lines = [b'{"event": "refused"}', b'{"event": "opened", "sites": 3}', b"[]", b'{"event": "reply", "time": 1e300}']
+    (tmp_path / "events.jsonl").write_bytes(b"\n".join(lines) + b"\n" + b'{"event": "closed"')
+    events = [event for _, event in Journal(tmp_path).events()]
+    assert [event.event for event in events] == ["refused", "damaged", "damaged", "damaged"]
+    assert [told(event, 2) for event in events] == ["refused: : ", None, None, None]
+    assert asked(events) == {}
