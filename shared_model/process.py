@@ -3,12 +3,16 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 import psutil
 from pydantic import Field
 
 from shared_model.config import Config
 
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+TICK_SECONDS = 0.005
+"""Half of what the system tells the start of a process by."""
 GRACE_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 
@@ -18,24 +22,48 @@ class Process(Config):
 
     Attributes:
         number: its id.
-        started: when it began, seconds since 1970, as the system tells.
+        started: when it began, seconds after the machine did: a clock that is set anew does not move it.
+        boot: the machine's own name of the time since it was started; empty where it has none.
     """
 
     number: int = Field(ge=0)
     started: float
+    boot: str = ""
 
     @classmethod
     def own(cls) -> "Process":
         """The one that asks."""
-        return cls(number=os.getpid(), started=psutil.Process().create_time())
+        return cls.of(os.getpid())
+
+    @classmethod
+    def of(cls, number: int) -> "Process":
+        """The one that has this number now.
+
+        Raises:
+            psutil.Error: none has.
+        """
+        return cls(number=number, started=_started(psutil.Process(number)), boot=_boot())
 
     def lives(self) -> bool:
         """Whether it still runs; one that has ended and that nobody has waited for does not."""
         try:
             process = psutil.Process(self.number)
-            return process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE
+            same = self.boot == _boot() and abs(_started(process) - self.started) < TICK_SECONDS
+            return same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return False
+
+
+def _started(process: psutil.Process) -> float:
+    """The system tells both times by its clock of the moment, so that their difference is none of the clock."""
+    return process.create_time() - psutil.boot_time()
+
+
+def _boot() -> str:
+    try:
+        return BOOT.read_text().strip()
+    except OSError:
+        return ""
 
 
 def end_with_parent() -> None:

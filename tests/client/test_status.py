@@ -34,7 +34,7 @@ def site(tmp_path: Path) -> SiteConfig:
 @pytest.fixture
 def gone() -> Process:
     """A process that has ended, and whose number another one has by now."""
-    return Process(number=HERE.number, started=HERE.started - 100.0)
+    return HERE.model_copy(update={"started": HERE.started - 100.0})
 
 
 def said(config: SiteConfig, line: str, process: Process) -> None:

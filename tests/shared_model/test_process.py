@@ -17,16 +17,16 @@ def test_own_process_lives() -> None:
 
 def test_an_ended_process_does_not() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    here = Process.own()
-    assert not Process(number=child.pid, started=here.started - 100).lives()
+    process = Process.of(child.pid)
+    assert process.lives()
     child.communicate(b"\n")
-    assert not Process(number=child.pid, started=here.started).lives()
+    assert not process.lives()
 
 
 def test_a_killed_process_that_nobody_waits_for_does_not() -> None:
     """Flower's executor leaves its children so."""
     child = psutil.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    process = Process(number=child.pid, started=child.create_time())
+    process = Process.of(child.pid)
     assert process.lives()
     child.kill()
     while child.status() != psutil.STATUS_ZOMBIE:
@@ -37,7 +37,17 @@ def test_a_killed_process_that_nobody_waits_for_does_not() -> None:
 
 def test_a_number_used_again_is_another_process() -> None:
     here = Process.own()
-    assert not Process(number=here.number, started=here.started - 1).lives()
+    assert not here.model_copy(update={"started": here.started - 1}).lives()
+    assert not here.model_copy(update={"boot": "before"}).lives()
+
+
+def test_a_clock_that_is_set_anew_ends_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system tells when it was started by its clock of the moment, and with it when a process began."""
+    here, boot = Process.own(), psutil.boot_time()
+    for place in (psutil, psutil._psplatform):
+        monkeypatch.setattr(place, "boot_time", lambda: boot + 7200)
+    assert psutil.Process().create_time() > boot + 7200
+    assert here.lives()
 
 
 CHILD = """
@@ -55,7 +65,7 @@ def test_a_process_that_waits_ends_with_its_parent() -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))
-    process = Process(number=child.pid, started=child.create_time())
+    process = Process.of(child.pid)
     assert process.lives()
     parent.kill()
     end = time.monotonic() + 20
