@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from shared_model.errors import EXIT_INPUT, ConfigError, MtsunetError
+from shared_model.command_line import exit_code_of
+from shared_model.errors import EXIT_INPUT, ConfigError
 
 EXIT_WARNINGS = 1
 Preset = Literal["tiny", "base", "small"]
@@ -257,19 +257,8 @@ def _bar() -> Progress:
 
 
 def main() -> None:
-    """Entry point: bad input ends with one line and a set exit code."""
-    try:
-        code = app(standalone_mode=False)
-    except MtsunetError as error:
-        print(f"mtsunet-client: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(EXIT_INPUT)
-    except click.Abort:
-        print("mtsunet-client: stopped.", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
+    """Entry point: what goes wrong ends with one line and a set exit code."""
+    sys.exit(exit_code_of("mtsunet-client", app, "stopped."))
 
 
 if __name__ == "__main__":

@@ -5,17 +5,18 @@ import json
 import secrets
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from shared_model.errors import EXIT_INPUT, ConfigError, MtsunetError, RunError
+from shared_model.command_line import exit_code_of
+from shared_model.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from server.coordinator import Coordinator
@@ -313,25 +314,15 @@ def _follow(found: "Coordinator", name: str, start: int = 0) -> None:
         if state in (PAUSED, STOPPED) or not active:
             reason = reason or "its process ended without a word; see the server's log"
             if state in (RUNNING, WAITING):
-                journal.set(PAUSED, reason)
+                with suppress(OSError):  # the folder may be what is wrong
+                    journal.set(PAUSED, reason)
             raise RunError(f"run '{name}' has paused: {reason}", f"go on with: mtsunet-server resume {name}")
         time.sleep(FOLLOW_SECONDS)
 
 
 def main() -> None:
-    """Entry point: bad input and failed runs end with one line and a set exit code."""
-    try:
-        code = app(standalone_mode=False)
-    except MtsunetError as error:
-        print(f"mtsunet-server: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(EXIT_INPUT)
-    except (click.Abort, KeyboardInterrupt):
-        print("mtsunet-server: no longer followed; the run goes on.", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
+    """Entry point: what goes wrong ends with one line and a set exit code."""
+    sys.exit(exit_code_of("mtsunet-server", app, "no longer followed; the run goes on."))
 
 
 if __name__ == "__main__":

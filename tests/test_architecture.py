@@ -68,7 +68,7 @@ def test_there_are_files_to_check() -> None:
         ("matplotlib", ("server/plots.py",)),
         ("jinja2", ("server/report.py",)),
         ("typer", ("server/cli.py", "server/simulation/cli.py", "client/cli.py")),
-        ("click", ("server/cli.py", "server/simulation/cli.py", "client/cli.py")),
+        ("click", ("shared_model/command_line.py",)),
         ("blosc2", ("client/data/cache.py",)),
         ("PIL", ("client/data/sheet.py", "server/plots.py")),
         ("psutil", ("client/join.py", "shared_model/process.py", "server/simulation/reaper.py")),

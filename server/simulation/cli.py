@@ -11,12 +11,11 @@ from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from shared_model.errors import MtsunetError
+from shared_model.command_line import exit_code_of
 
 console = Console(stderr=False)
 
@@ -114,18 +113,7 @@ def main() -> None:
     """Entry point: bad input and failed runs end with one line and a set exit code."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(simulate)
-    try:
-        app(standalone_mode=False)
-    except MtsunetError as error:
-        print(f"mtsunet-simulate: {error}", file=sys.stderr)
-        _leave(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        _leave(error.exit_code)
-    except click.Abort:
-        print("mtsunet-simulate: stopped. Go on with --resume and the folder of the run.", file=sys.stderr)
-        _leave(130)
-    _leave(0)
+    _leave(exit_code_of("mtsunet-simulate", app, "stopped. Go on with --resume and the folder of the run."))
 
 
 def _leave(code: int) -> NoReturn:
