@@ -18,11 +18,12 @@ LONGEST_POLL_SECONDS = 2.0
 APP_REFUSED = 7
 """Flower's error code for an app that a site did not accept."""
 ABSENCES = {
-    3: "no answer before the deadline",
+    3: "no whole answer before the deadline",
     4: "no answer before the deadline",
     5: "it went away, and gave no sign of life for a minute",
 }
-"""Flower's error codes for a message that expired, a reply that did, and a node that is gone."""
+"""Flower's error codes for a message that expired or a reply that was cut off, a reply that expired, and a node that is
+gone."""
 REASON_LIMIT = 300
 
 

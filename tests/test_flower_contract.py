@@ -56,6 +56,20 @@ def test_a_run_is_looked_up_where_ours_is_put_and_a_node_lets_go_of_one_that_is_
         assert "except RunNotRunningException:" in inspect.getsource(function)
 
 
+def test_a_reply_is_handed_out_where_ours_is_held_back_and_an_upload_leaves_no_session_behind() -> None:
+    from flwr.supercore.corestate.sql_corestate import SqlCoreState
+    from flwr.superlink import main
+    from flwr.superlink.servicer.runtime import runtime_handlers
+
+    router = import_module("flwr.supercore.routers.runtime.router")
+    assert main.runtime_handlers is runtime_handlers
+    assert "handlers.pull_messages(request, state, task)" in inspect.getsource(router)
+    pull = inspect.unwrap(runtime_handlers.pull_messages)
+    assert list(inspect.signature(pull).parameters) == ["request", "state", "task"]
+    store = inspect.getsource(SqlCoreState.store_object)
+    assert store.index("if pending_count == 0:") < store.rindex("self._cleanup_push_session(")
+
+
 def test_the_node_looks_at_an_app_where_ours_is_put() -> None:
     loop = import_module("flwr.supernode.start_client_internal")
     command = import_module("flwr.supernode.cli.flower_supernode")

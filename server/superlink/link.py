@@ -10,13 +10,19 @@ from typing import Any
 from fastapi import HTTPException
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.supercore import sql_mixin
 from flwr.supercore.constant import NodeStatus
+from flwr.supercore.date import now
+from flwr.supercore.state.schema.corestate_models import ObjectPushSession, ObjectPushSessionRoot
+from flwr.supercore.state.schema.linkstate_models import MessageRes
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
 from flwr.superlink.servicer.fleet import fleet_handlers
+from flwr.superlink.servicer.runtime import runtime_handlers
+from sqlalchemy import select
 from starlette.types import ASGIApp
 
 from server.coordinator import Coordinator
@@ -90,6 +96,7 @@ def build(coordinator: Coordinator) -> Link:
     if not hasattr(fleet_handlers.push_messages, "__wrapped__"):
         fleet_handlers.push_messages = _own_replies_alone(fleet_handlers.push_messages)
         fleet_handlers.check_abort = _unknown_is_over(fleet_handlers.check_abort)
+        runtime_handlers.pull_messages = _whole_replies_alone(runtime_handlers.pull_messages)
     app = create_app(lifespan, SuperLinkLifespan)
     return Link(app, coordinator.registry, app.state.linkstate_factory.state())
 
@@ -102,6 +109,31 @@ def _own_replies_alone(push: Callable[..., Any]) -> Callable[..., Any]:
         if any(message.metadata.src_node_id != request.node.node_id for message in request.messages_list):
             raise HTTPException(403, "a reply in another node's name")
         return push(request=request, **others)
+
+    return checked
+
+
+def _whole_replies_alone(pull: Callable[..., Any]) -> Callable[..., Any]:
+    """Flower hands a reply out once it is announced, and whoever takes it waits for its last part: a site whose upload
+    is slow, or never goes on, would hold up the replies of all others. Here it is out once it is whole, or given up.
+    """
+
+    @wraps(pull)
+    def checked(request: PullAppMessagesRequest, state: Any, task: Any) -> Any:
+        on_their_way = (
+            select(MessageRes.reply_to_message_id)
+            .join(ObjectPushSessionRoot, ObjectPushSessionRoot.root_object_id == MessageRes.message_id)
+            .join(ObjectPushSession, ObjectPushSession.session_id == ObjectPushSessionRoot.session_id)
+            .where(
+                MessageRes.reply_to_message_id.in_(request.message_ids),
+                ObjectPushSession.pending_count > 0,
+                ObjectPushSession.expires_at > now(),
+            )
+        )
+        with state.session() as session:
+            waiting = set(session.scalars(on_their_way))
+        whole = [number for number in request.message_ids if number not in waiting]
+        return pull(PullAppMessagesRequest(message_ids=whole), state, task)
 
     return checked
 
