@@ -1,8 +1,8 @@
 """The look at a round's replies side by side, before they are reduced: how far each moved the weights.
 
 An update's norm is ||w - base||, L2 over the tensors that the site trained. What is usual is the median of the others'
-norms in the same round. A reply far above it is refused, one far below it is flagged and counts. One other site is the
-least that this needs: of two that differ that much, the larger is refused.
+norms in the same round. A reply far above it is refused; of those that are left, one far below it is flagged and
+counts. One other site is the least that this needs: of two that differ that much, the larger is refused.
 """
 
 import math
@@ -32,14 +32,20 @@ def screen(replies: Sequence[SpooledReply], limit: float) -> tuple[list[SpooledR
     """
     kept, refused, flagged = [], [], []
     for reply in replies:
-        others = [other.norm for other in replies if other.site != reply.site]
-        usual = statistics.median(others) if others else reply.norm
+        usual = _usual(reply, replies)
         if reply.norm > limit * usual:
             reason = f"its update's norm is {reply.norm:.3g}, more than {limit:g} times the usual {usual:.3g}"
             refused.append({"site": reply.site, "reason": reason})
-            continue
-        kept.append(reply)
+        else:
+            kept.append(reply)
+    for reply in kept:
+        usual = _usual(reply, kept)
         if reply.norm * limit < usual:
             reason = f"its update's norm is {reply.norm:.3g}, less than 1/{limit:g} of the usual {usual:.3g}"
             flagged.append({"site": reply.site, "reason": reason})
     return kept, refused, flagged
+
+
+def _usual(reply: SpooledReply, replies: Sequence[SpooledReply]) -> float:
+    """Median norm of the others; of one that is alone, its own."""
+    return statistics.median([other.norm for other in replies if other.site != reply.site] or [reply.norm])
