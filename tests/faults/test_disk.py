@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
 from server.journal import DONE, PAUSED
 from tests.faults.weather import ALL_PRESENT, END_SECONDS, Make
@@ -57,9 +56,7 @@ def test_a_full_disk_at_a_site_is_its_refusal_and_the_next_attempt_goes_through(
 
 def test_twenty_rounds_grow_nothing(make: Make) -> None:
     """Memory, open files and disk of all that lives through the rounds, after round 5 and after the last."""
-    world = make(plan={"rounds": MANY})
-    config = world.coordinator.folder / "config.yaml"
-    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"keep_rounds": 2}))
+    world = make(plan={"rounds": MANY}, settings={"keep_rounds": 2})
     measured: dict[str, list[float]] = {}
 
     def reached(index: int) -> bool:

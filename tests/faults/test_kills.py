@@ -10,17 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from server.journal import DONE, RUNNING
+from server.journal import DONE
 from tests.faults.cells import CHOSEN, CLIENT, POSSIBLE, WORKER, Cell
 from tests.faults.table import PROPERTY, Outcome
-from tests.faults.world import ROUNDS, SITES, KillWorld, make_template
+from tests.faults.world import END_SECONDS, ROUNDS, SITES, KillWorld, make_template
 from tests.federation import Cohort
-from tests.network.world import wait_for
 
-EXIT_RUN = 3
 REACH_SECONDS = 120.0
-END_SECONDS = 240.0
-"""For the run to end or to pause, and for a resumed one to end."""
 
 
 @pytest.fixture(scope="session")
@@ -51,21 +47,6 @@ def world(cell: Cell, template: Path, unbroken: list[str], tmp_path: Path) -> It
         world.close()
 
 
-def end(world: KillWorld) -> bool:
-    """Wait for the run's end; whether it had to be resumed. A run that does not end says why."""
-    if (code := world.follower.ends(END_SECONDS)) == EXIT_RUN:
-        assert "mtsunet-server: " in world.follower.said, world.follower.said
-        state, reason = wait_for("end or pause", lambda: (now := world.status)[0] != RUNNING and now, END_SECONDS)
-        if state == DONE:
-            return False
-        assert reason, world.follower.said
-        again = world.resume()
-        assert again.ends(END_SECONDS) == 0, f"{world.follower.said}\n{again.said}"
-        return True
-    assert code == 0, world.follower.said
-    return False
-
-
 @pytest.mark.faults
 @pytest.mark.parametrize(
     "cell",
@@ -78,7 +59,7 @@ def test_a_run_survives_the_kill(
     before, killed = world.committed(), time.monotonic()
     world.kill(cell.process)
     world.restart(cell.process)
-    resumed = end(world)
+    resumed = world.ended()
     seconds = time.monotonic() - killed
 
     assert world.status == (DONE, "")

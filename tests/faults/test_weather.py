@@ -4,6 +4,7 @@ import pytest
 
 from client.audit import AuditLog
 from tests.faults.weather import ALL_PRESENT, END_SECONDS, Make
+from tests.faults.world import ROUNDS
 from tests.network.proxy import Proxy
 from tests.network.world import wait_for
 
@@ -40,9 +41,21 @@ def test_an_answer_after_the_deadline_is_named_and_not_counted(make: Make) -> No
     assert world.follower.ends(END_SECONDS) == 0, world.follower.said
     record = world.store.record(2)
     assert sorted(record["sites"]) == ["birch"]
-    assert record["absent"] == [{"site": "alder", "reason": "no answer before the deadline"}]
-    assert "absent: alder: no answer before the deadline" in world.follower.said
+    (absent,) = record["absent"]
+    assert absent["site"] == "alder" and "answer before the deadline" in absent["reason"]
+    assert f"absent: alder: {absent['reason']}" in world.follower.said
     assert set(world.trained().values()) == {1}
+
+
+def test_an_announced_answer_that_never_comes_holds_up_nobody(make: Make) -> None:
+    """alder's upload stops after its first word; birch's answer is taken meanwhile, and the deadline is kept."""
+    world = make(plan={"round_minutes": 0.5, "minimum_sites": 1}, environment={"ODD": "alder", "UPLOADS": "announced"})
+    assert world.follower.ends(END_SECONDS) == 0, world.follower.said
+    assert world.present() == [["birch"]] * ROUNDS
+    for index in range(1, ROUNDS + 1):
+        (absent,) = world.store.record(index)["absent"]
+        assert absent["site"] == "alder" and "answer before the deadline" in absent["reason"]
+        assert world.store.record(index)["seconds"] < 60
 
 
 def test_a_site_that_would_train_for_ever_ends_its_work_by_its_own_policy(make: Make) -> None:

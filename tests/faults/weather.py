@@ -1,6 +1,6 @@
 """A federation of two cheap sites whose plan, sites and links a test chooses; world.py has its learner and halts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,12 @@ ELSEWHERE = "127.0.0.2"
 
 
 class Weather(KillWorld):
-    """Processes of one test; alder halts in `state` of round 2, if one is given."""
+    """Processes of one test; alder halts in `state` of round 2, if one is given.
+
+    Args:
+        plan, policy, settings: what stands in the plan, the sites' policies and the coordinator's config besides.
+        environment: of all processes.
+    """
 
     def __init__(
         self,
@@ -25,15 +30,21 @@ class Weather(KillWorld):
         state: str = "",
         plan: dict[str, Any] | None = None,
         policy: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
         proxy: str | None = None,
+        sites: Sequence[str] = SITES,
+        environment: dict[str, str] | None = None,
     ) -> None:
         World.__init__(self, folder, name=ELSEWHERE)
         folder.mkdir(exist_ok=True)
         self.state = state
+        self.environment = environment or {}
         (folder / "hold").touch()
         public, admin = map(str, free_ports(2))
         self.command("init", "--name", self.name, "--port", public, "--admin-port", admin)
-        for site in SITES:
+        config = self.coordinator.folder / "config.yaml"
+        config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | (settings or {})))
+        for site in sites:
             values = site_values(sites_of(cohort, folder)[site], tasks=PLAN["tasks"])
             self.site(site, values | {"policy": values["policy"] | (policy or {})})
         (folder / "plan.yaml").write_text(yaml.safe_dump(PLAN | (plan or {})))
@@ -41,9 +52,9 @@ class Weather(KillWorld):
         links = {"HTTPS_PROXY": proxy} if proxy else {}
         self.clients = {
             site: self._start(site, "client.cli", "--site", str(folder / site / "config.yaml"), **links)
-            for site in SITES
+            for site in sites
         }
-        self.connected(*SITES)
+        self.connected(*sites)
         self.follower = self._start("run", "server.cli", "run", "plan.yaml", *self._folder)
 
     def go_on(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import yaml
 
-from server.journal import Event, Journal
+from server.journal import DONE, RUNNING, Event, Journal
 from server.store import RunStore
 from shared_model.checkpoint import MODEL
 from tests.faults.cells import CLIENT, EXECUTOR, LOOP, SERVER, WORKER
@@ -31,6 +31,9 @@ PLAN: dict[str, Any] = {
 }
 PROGRAMS = {EXECUTOR: "flower-superexec", LOOP: "flwr-serverapp"}
 QUICK = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
+EXIT_RUN = 3
+END_SECONDS = 240.0
+"""For the run to end or to pause, and for a resumed one to end."""
 ORPHAN_SECONDS = 20.0
 """In which a killed process' children have to end."""
 
@@ -52,7 +55,7 @@ class KillWorld(World):
 
     def __init__(self, template: Path, folder: Path, state: str) -> None:
         super().__init__(shutil.copytree(template, folder))
-        self.state = state
+        self.state, self.environment = state, {}
         (folder / "hold").touch()
 
     def begin(self) -> None:
@@ -67,7 +70,9 @@ class KillWorld(World):
             "PYTHONPATH": f"{STUB}:{ROOT}",
             "KILL_STATE": self.state,
             "KILL_FOLDER": str(self.folder),
+            "CLOCK": str(self.folder / f"clock-{name}"),
             **QUICK,
+            **self.environment,
             **environment,
         }
         return self.start(log, ["-m", module, *arguments], **surroundings)
@@ -114,6 +119,20 @@ class KillWorld(World):
 
         wait_for(f"'{self.state}' reached", halted, seconds)
         return int(file.read_text())
+
+    def ended(self) -> bool:
+        """Wait for the run's end; whether it had to be resumed. A run that does not end says why."""
+        if (code := self.follower.ends(END_SECONDS)) == EXIT_RUN:
+            assert "mtsunet-server: " in self.follower.said, self.follower.said
+            state, reason = wait_for("end or pause", lambda: (now := self.status)[0] != RUNNING and now, END_SECONDS)
+            if state == DONE:
+                return False
+            assert reason, self.follower.said
+            again = self.resume()
+            assert again.ends(END_SECONDS) == 0, f"{self.follower.said}\n{again.said}"
+            return True
+        assert code == 0, self.follower.said
+        return False
 
     def kill(self, process: str) -> None:
         """SIGKILL, and wait until the children have ended by themselves."""
