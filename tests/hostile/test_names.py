@@ -117,6 +117,11 @@ def test_pages_serve_the_four_files_of_a_release_and_nothing_else(tmp_path: Path
             assert type(error).__name__ == "InvalidURL"
             continue
         assert answer.status_code == 404 or set(answer.json()) == {"models"}, path
+    (releases / RUN / SIGNATURE).unlink()
+    (releases / RUN / SIGNATURE).symlink_to(tmp_path / "release.key")
+    (releases / "linked").symlink_to(releases / RUN)
+    for path in (f"{RUN}/{SIGNATURE}", f"linked/{CARD}"):
+        assert client.get(f"/v1/site/models/{path}").status_code == 404, path
     assert set(RELEASED) >= {CARD, SIGNATURE}
 
 
