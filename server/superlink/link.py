@@ -23,10 +23,12 @@ from flwr.superlink.main import create_app
 from flwr.superlink.servicer.fleet import fleet_handlers
 from flwr.superlink.servicer.runtime import runtime_handlers
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 from starlette.types import ASGIApp
 
 from server.coordinator import Coordinator
 from server.registry import Enrolment, Registry
+from shared_model.errors import RunError
 
 PRAGMAS = {
     "page_size": "65536",  # a model's parts are blobs of megabytes; takes effect in a new database
@@ -66,7 +68,11 @@ class Link:
 
 
 def build(coordinator: Coordinator) -> Link:
-    """The SuperLink of a coordinator's folder: SQLite state, process isolation, no listener yet."""
+    """The SuperLink of a coordinator's folder: SQLite state, process isolation, no listener yet.
+
+    Raises:
+        RunError: the state cannot be written, or is damaged.
+    """
     config = coordinator.config
     sql_mixin.SQLITE_PRAGMAS = tuple((PRAGMAS | dict(sql_mixin.SQLITE_PRAGMAS) | PRAGMAS).items())
     lifespan = SuperLinkLifespanConfig(
@@ -97,8 +103,13 @@ def build(coordinator: Coordinator) -> Link:
         fleet_handlers.push_messages = _own_replies_alone(fleet_handlers.push_messages)
         fleet_handlers.check_abort = _unknown_is_over(fleet_handlers.check_abort)
         runtime_handlers.pull_messages = _whole_replies_alone(runtime_handlers.pull_messages)
-    app = create_app(lifespan, SuperLinkLifespan)
-    return Link(app, coordinator.registry, app.state.linkstate_factory.state())
+    try:
+        app = create_app(lifespan, SuperLinkLifespan)
+        state = app.state.linkstate_factory.state()
+    except DBAPIError as error:
+        what = f"{lifespan.database}: {error.orig}"
+        raise RunError(what, "look at its rights and the disk's space, or restore it from a backup") from None
+    return Link(app, coordinator.registry, state)
 
 
 def _own_replies_alone(push: Callable[..., Any]) -> Callable[..., Any]:
