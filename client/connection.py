@@ -11,7 +11,7 @@ import httpx
 from shared_model.config import Invitation, SiteConfig, load_config
 from shared_model.errors import ConfigError, RunError
 from shared_model.shell import DIGEST
-from shared_model.signing import SitePrivateKey, signed_headers
+from shared_model.signing import CLOCK_REFUSED, SitePrivateKey, signed_headers
 from shared_model.wire import RELEASE
 
 TIMEOUT_SECONDS = 20.0
@@ -25,6 +25,10 @@ class UnreachableError(RunError):
 
 class RefusedHereError(RunError):
     """The coordinator answers, and will not have us, or we not it. Somebody has to mend something."""
+
+
+class ClockError(RefusedHereError):
+    """The clocks differ too much. Somebody has to mend one, or a time service does so soon."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ def hello(
 
     Raises:
         UnreachableError: no answer.
-        RefusedHereError: with the coordinator's own words, or what is wrong with its certificate, release or clock.
+        RefusedHereError: with the coordinator's own words, or what is wrong with its certificate or release.
+        ClockError: the clocks differ too much.
     """
     with _client(invitation) as client:
         response = _get(client, "/v1/site/hello", key, clock(), PAGE_BYTES)
@@ -121,6 +126,8 @@ def _get(client: httpx.Client, path: str, key: SitePrivateKey, now: datetime, li
         raise UnreachableError(f"{where}: {type(error).__name__}", "check the network and the proxy") from None
     if response.status_code >= 500:
         raise UnreachableError(f"{where}: answers {response.status_code}", "wait, or ask the coordinator")
+    if response.status_code == 401 and _value(response, "code") == CLOCK_REFUSED:
+        raise ClockError(f"{where}: {_words(response)}", "let NTP set this machine's clock, or ask the coordinator")
     if response.status_code != 200:
         raise RefusedHereError(f"{where}: {_words(response)}", "ask the coordinator")
     return response
@@ -150,10 +157,15 @@ def _ssl_cause(error: BaseException | None) -> ssl.SSLError | None:
 
 
 def _words(response: httpx.Response) -> str:
+    return str(_value(response, "detail") or f"answers {response.status_code}")[:300]
+
+
+def _value(response: httpx.Response, name: str) -> object:
+    """A field of a refusal; None where it has none."""
     try:
-        return str(response.json()["detail"])[:300]
+        return response.json()[name]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return f"answers {response.status_code}"
+        return None
 
 
 def _ahead(response: httpx.Response, now: datetime) -> float:

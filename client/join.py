@@ -22,7 +22,7 @@ import psutil
 
 from client.audit import AuditLog
 from client.config import SITE_VARIABLE, load_site
-from client.connection import RefusedHereError, UnreachableError, hello, read_invitation
+from client.connection import ClockError, RefusedHereError, UnreachableError, hello, read_invitation
 from client.logs import append
 from client.migrations import migrate, version_of
 from shared_model.checkpoint import open_to_append, write_bytes, write_json
@@ -54,6 +54,7 @@ class Joined:
     say: Say
     config: SiteConfig = field(init=False)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _joined: bool = False
 
     def run(self) -> None:
         """Join and stay joined until SIGTERM or SIGINT.
@@ -77,6 +78,7 @@ class Joined:
                 if not self._admitted(invitation, key):
                     continue
                 self._tell("joined")
+                self._joined = True
                 AuditLog(self.config.state).append("connected", {"coordinator": invitation.address})
                 if health:
                     health.set(True)
@@ -112,6 +114,9 @@ class Joined:
     def _admitted(self, invitation: Invitation, key: SitePrivateKey) -> bool:
         """Ask the coordinator until it would have us; False once we are to stop.
 
+        A clock that is off ends a client that starts, so that somebody sees it; one that has joined waits for the time
+        service.
+
         Raises:
             RefusedHereError: it will not, or this key stays connected elsewhere.
         """
@@ -124,7 +129,9 @@ class Joined:
                     what = f"site '{self.config.site}': its key is connected from somewhere else"
                     raise RefusedHereError(what, "stop the other client, or make a new key and enrol it")
                 line = "the coordinator still holds this key's last session; waiting until it lets go"
-            except UnreachableError as error:
+            except (UnreachableError, ClockError) as error:
+                if isinstance(error, ClockError) and not self._joined:
+                    raise
                 line = f"{error} Trying again"
                 began = time.monotonic()
             if line != said:

@@ -26,6 +26,8 @@ SIGNATURE_HEADER = "flwr-signature"
 AHEAD_SECONDS = 5.0
 BEHIND_SECONDS = 305.0
 """How far a site's clock may be off; Flower's own bounds."""
+CLOCK_REFUSED = 9004
+"""The number of a refusal for that alone."""
 
 SitePublicKey = ec.EllipticCurvePublicKey
 SitePrivateKey = ec.EllipticCurvePrivateKey

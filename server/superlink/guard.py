@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.registry import Enrolment, Registry
 from shared_model.errors import MtsunetError
-from shared_model.signing import AHEAD_SECONDS, BEHIND_SECONDS, verify_headers
+from shared_model.signing import AHEAD_SECONDS, BEHIND_SECONDS, CLOCK_REFUSED, verify_headers
 
 FLEET = re.compile(
     r"/v1/fleet/(activate-node|deactivate-node|send-node-heartbeat|pull-messages|push-messages|get-run|get-fab"
@@ -39,7 +39,7 @@ class Refused(IntEnum):
     UNSIGNED = 9001
     UNKNOWN = 9002
     REVOKED = 9003
-    CLOCK = 9004
+    CLOCK = CLOCK_REFUSED
     REPLAYED = 9005
 
 
