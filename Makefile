@@ -1,7 +1,8 @@
 # make demo       install, then train on the built-in synthetic cohort
 # make test       install, then test
 # make test-long  single tests that take minutes
-# make test-kills  six kills of real processes in the middle of a run; test-faults: all of them, and docs/reliability.md
+# make test-kills  six kills of real processes in the middle of a run
+# make test-faults  all kills, rough weather and a hostile site: an hour; writes the tables of docs/reliability.md
 # make bundle     the wheel and all that it needs, for hospitals without a package index
 PYTHON ?= python3
 VENV := .venv
@@ -23,7 +24,7 @@ test-kills: $(INSTALLED)
 	$(BIN)/python -m pytest -m kills -n 2 --dist worksteal tests/faults
 
 test-faults: $(INSTALLED)
-	$(BIN)/python -m pytest -m faults tests/faults
+	$(BIN)/python -m pytest -m faults -n 2 --dist worksteal tests/faults
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

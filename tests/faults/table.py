@@ -1,6 +1,6 @@
-"""The matrix in docs/reliability.md, written when every cell of it has run and passed."""
+"""The tables in docs/reliability.md, each written when every row or cell of it has run and passed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -11,6 +11,26 @@ from tests.faults.cells import POSSIBLE, PROCESSES, STATES, WHERE, Cell
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 PROPERTY = "outcome"
 """Under which a test's report carries its outcome."""
+WEATHER = {
+    "cut": "the connection is cut four times in mid-upload",
+    "slow": "a link of 1 Mbit/s with 500 ms of delay",
+    "announced": "an upload stops after its announcement",
+    "late": "an answer after the round's deadline",
+    "for ever": "a site trains for ever",
+    "comes and goes": "a site goes and comes again",
+    "full coordinator": "the coordinator can write no more",
+    "full site": "a site can write no more",
+    "read-only coordinator": "the run's folder can only be read",
+    "read-only site": "a site's state folder can only be read",
+    "read-only start": "a start in a folder that can only be read",
+    "site's clock": "a site's clock jumps by two hours either way, and is set right",
+    "coordinator's clock": "the coordinator's clock does",
+    "many rounds": "twenty rounds in a row",
+}
+"""Row -> what happens there; what comes of it, the tests tell."""
+TOLD = "told"
+"""Under which a test's report carries a row and what came of it."""
+Tell = Callable[[str, str], None]
 IMPOSSIBLE = "n/a [1]"
 NOTE = "[1] A site works on no message then, or on one whose kill is that of training or uploading."
 
@@ -49,6 +69,17 @@ def lines(outcomes: Sequence[Outcome]) -> list[str]:
 def _told(outcome: Outcome) -> str:
     how = "resumed" if outcome.resumed else "by itself"
     return f"{how}, {outcome.seconds:.0f} s{'' if outcome.equal else ', **other bytes**'}"
+
+
+def write_weather(told: Sequence[tuple[str, str]]) -> bool:
+    """Put the table of rough weather between its marks if it is whole; whether it was."""
+    if {row for row, _ in told} != set(WEATHER):
+        return False
+    rows = ["| what | what comes of it |", "|---|---|"]
+    for row, what in WEATHER.items():
+        rows.append(f"| {what} | {'; '.join(sorted({came for name, came in told if name == row}))} |")
+    replace_table(DOCUMENT, "weather", "\n".join(rows))
+    return True
 
 
 def write(outcomes: Sequence[Outcome]) -> bool:

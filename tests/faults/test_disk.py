@@ -12,12 +12,14 @@ import psutil
 import pytest
 
 from server.journal import DONE, PAUSED
+from tests.faults.table import Tell
 from tests.faults.weather import ALL_PRESENT, END_SECONDS, Make
-from tests.faults.world import ROUNDS, SITES
+from tests.faults.world import SITES
 from tests.network.world import wait_for
 
 pytestmark = pytest.mark.faults
 FEW_BYTES = 100_000
+MESSAGE_PROGRAM = "flwr-clientapp"
 MANY = 20
 GROWTH = 1.15
 """From the fifth round to the last."""
@@ -28,7 +30,7 @@ def fill(process: int) -> None:
     psutil.Process(process).rlimit(resource.RLIMIT_FSIZE, (FEW_BYTES, resource.RLIM_INFINITY))
 
 
-def test_a_full_disk_at_the_coordinator_pauses_the_run_and_says_so(make: Make) -> None:
+def test_a_full_disk_at_the_coordinator_pauses_the_run_and_says_so(make: Make, tell: Tell) -> None:
     world = make(state="selecting")
     fill(world.reached(120))
     world.go_on()
@@ -40,9 +42,10 @@ def test_a_full_disk_at_the_coordinator_pauses_the_run_and_says_so(make: Make) -
     assert world.status[0] == DONE
     assert world.present() == ALL_PRESENT
     assert set(world.trained().values()) == {1}
+    tell("full coordinator", "the run pauses and says so; `resume` ends it, and no answer is made twice")
 
 
-def test_a_full_disk_at_a_site_is_its_refusal_and_the_next_attempt_goes_through(make: Make) -> None:
+def test_a_full_disk_at_a_site_is_its_refusal_and_the_next_attempt_goes_through(make: Make, tell: Tell) -> None:
     world = make(state="training")
     fill(world.reached(120))
     world.go_on()
@@ -52,9 +55,10 @@ def test_a_full_disk_at_a_site_is_its_refusal_and_the_next_attempt_goes_through(
     assert "OSError" in refused.reason and "/" not in refused.reason
     answers = world.folder / "alder" / "state" / "answers"
     assert not list(answers.glob("*/.*.part"))
+    tell("full site", "it declines by its kind of error, and the round asks again")
 
 
-def test_twenty_rounds_grow_nothing(make: Make) -> None:
+def test_twenty_rounds_grow_nothing(make: Make, tell: Tell) -> None:
     """Memory, open files and disk of all that lives through the rounds, after round 5 and after the last."""
     world = make(plan={"rounds": MANY}, settings={"keep_rounds": 2})
     measured: dict[str, list[float]] = {}
@@ -71,15 +75,16 @@ def test_twenty_rounds_grow_nothing(make: Make) -> None:
             for name, value in _sizes(world.clients[site].process.pid, world.folder / site / "state").items():
                 measured.setdefault(f"{site} {name}", []).append(value)
     assert world.follower.ends(END_SECONDS) == 0
-    print(measured)
     grown = {name: values for name, values in measured.items() if values[1] > GROWTH * values[0] + 5}
     assert not grown
+    sizes = (f"{name} {before:.0f} -> {after:.0f}" for name, (before, after) in measured.items() if "birch" not in name)
+    tell("many rounds", f"after the fifth and the last, MB and open files: {', '.join(sizes)}")
 
 
 def _sizes(process: int, folder: Path) -> dict[str, float]:
-    """MB of memory of the longest-lived processes, their open files, and MB on disk."""
+    """MB of memory of the processes that live through the rounds, their open files, and MB on disk."""
     top = psutil.Process(process)
-    family = [top, *(child for child in top.children() if child.status() != psutil.STATUS_ZOMBIE)]
+    family = [top, *(child for child in top.children(recursive=True) if _stays(child))]
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {
         "memory": sum(one.memory_info().rss for one in family) / 1e6,
@@ -88,4 +93,9 @@ def _sizes(process: int, folder: Path) -> dict[str, float]:
     }
 
 
-assert ROUNDS < MANY
+def _stays(process: psutil.Process) -> bool:
+    try:
+        zombie = process.status() == psutil.STATUS_ZOMBIE
+        return not zombie and not any(MESSAGE_PROGRAM in part for part in process.cmdline()[:3])
+    except psutil.NoSuchProcess:
+        return False

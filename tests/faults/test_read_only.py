@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from server.journal import DONE, PAUSED
+from tests.faults.table import Tell
 from tests.faults.weather import ALL_PRESENT, END_SECONDS, Make
 from tests.network.world import wait_for
 
@@ -30,7 +31,7 @@ def read_only(folder: Path) -> Iterator[None]:
                 path.chmod(mode)
 
 
-def test_a_read_only_folder_of_the_run_pauses_it_and_resume_ends_it(make: Make) -> None:
+def test_a_read_only_folder_of_the_run_pauses_it_and_resume_ends_it(make: Make, tell: Tell) -> None:
     world = make(state="selecting", environment=OBEYING)
     world.reached(120)
     with read_only(world.store.folder):
@@ -45,9 +46,10 @@ def test_a_read_only_folder_of_the_run_pauses_it_and_resume_ends_it(make: Make) 
     assert world.status[0] == DONE
     assert world.present() == ALL_PRESENT
     assert set(world.trained().values()) == {1}
+    tell("read-only coordinator", "the run pauses; `resume` ends it once it can be written again")
 
 
-def test_a_site_whose_state_is_read_only_sends_nothing_and_says_so(make: Make) -> None:
+def test_a_site_whose_state_is_read_only_sends_nothing_and_says_so(make: Make, tell: Tell) -> None:
     """What cannot be listed in the site's own audit log does not leave the site."""
     world = make(state="training", environment=OBEYING)
     world.reached(120)
@@ -59,10 +61,11 @@ def test_a_site_whose_state_is_read_only_sends_nothing_and_says_so(make: Make) -
     world.ended()
     assert world.status == (DONE, "")
     assert world.present() == ALL_PRESENT
+    tell("read-only site", "nothing leaves that its audit log cannot list; the round names it, and asks again")
 
 
 @pytest.mark.parametrize("who", ["coordinator", "alder"])
-def test_a_start_in_a_read_only_folder_ends_with_one_line(who: str, make: Make) -> None:
+def test_a_start_in_a_read_only_folder_ends_with_one_line(who: str, make: Make, tell: Tell) -> None:
     world = make(plan={"rounds": 1}, environment=OBEYING)
     assert world.follower.ends(END_SECONDS) == 0, world.follower.said
     running = world.server if who == "coordinator" else world.clients[who]
@@ -73,6 +76,7 @@ def test_a_start_in_a_read_only_folder_ends_with_one_line(who: str, make: Make) 
             again = world._start("server", "server.cli", "serve", "--folder", str(world.coordinator.folder))
         else:
             again = world.join(config)
-        assert again.ends(60) not in (0, 1)
+        assert again.ends(60) == 3
     lines = again.said.strip().splitlines()
     assert len(lines) == 1 and any(words in lines[0] for words in ("ermission denied", "readonly")), again.said
+    tell("read-only start", "one line that names the folder, exit 3")
