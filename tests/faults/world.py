@@ -98,7 +98,8 @@ class KillWorld(World):
 
     @property
     def store(self) -> RunStore:
-        return RunStore(next((self.coordinator.folder / "runs").iterdir()))
+        runs = self.coordinator.folder / "runs"
+        return RunStore(wait_for("the run", lambda: next(runs.glob("*/run.json"), None)).parent)
 
     @property
     def status(self) -> tuple[str, str]:
