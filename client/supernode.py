@@ -22,7 +22,12 @@ from shared_model.shell import fault
 
 loop: Any = import_module("flwr.supernode.start_client_internal")
 command: Any = import_module("flwr.supernode.cli.flower_supernode")
+http: Any = import_module("flwr.supercore.protobuf.client")
+fleet: Any = import_module("flwr.supernode.fleet_http_client")
 """By name, since their packages give the same names to functions in them."""
+REQUEST_SECONDS = 600.0
+HEARTBEAT_SECONDS = 20.0
+"""Sent every 30 s, over the same link as an upload."""
 
 
 def guard() -> None:
@@ -54,6 +59,14 @@ def guard() -> None:
     command.start_client_internal = partial(_with_check, loop.start_client_internal)
 
 
+def be_patient() -> None:
+    """Let a request take as long as a slow uplink needs for its largest part of 5 MiB: a proxy, or the system, has taken
+    the whole part long before it has arrived, and Flower would give up after 30 s and send it again, for ever.
+    """
+    http.ProtobufClient.__init__.__kwdefaults__["timeout"] = REQUEST_SECONDS
+    fleet.HEARTBEAT_CALL_TIMEOUT = HEARTBEAT_SECONDS
+
+
 def _with_check(start: Callable[..., None], **options: Any) -> None:
     start(**{**options, "trusted_entities": {"shell": "looked at by is_shell"}})
 
@@ -61,5 +74,6 @@ def _with_check(start: Callable[..., None], **options: Any) -> None:
 if __name__ == "__main__":
     start_parent_process_monitor(os.getppid())
     guard()
+    be_patient()
     sys.argv[0] = "flower-supernode"
     command.flower_supernode()

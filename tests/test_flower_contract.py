@@ -70,6 +70,20 @@ def test_a_reply_is_handed_out_where_ours_is_held_back_and_an_upload_leaves_no_s
     assert store.index("if pending_count == 0:") < store.rindex("self._cleanup_push_session(")
 
 
+def test_requests_and_uploads_may_take_as_long_as_we_say() -> None:
+    from flwr.supercore.corestate import sql_corestate
+
+    client = import_module("flwr.supercore.protobuf.client").ProtobufClient
+    assert "timeout" in client.__init__.__kwdefaults__
+    fleet = import_module("flwr.supernode.fleet_http_client")
+    assert issubclass(fleet.FleetHttpClient, client)
+    assert "timeout=HEARTBEAT_CALL_TIMEOUT" in inspect.getsource(fleet)
+    assert "timeout" not in inspect.getsource(fleet.FleetHttpClient.from_server_address)
+    for name in ("start_session", "store_object"):
+        source = inspect.getsource(getattr(sql_corestate.SqlCoreState, name))
+        assert "OBJECT_PUSH_SESSION_TTL_SECONDS" in source, name
+
+
 def test_the_node_looks_at_an_app_where_ours_is_put() -> None:
     loop = import_module("flwr.supernode.start_client_internal")
     command = import_module("flwr.supernode.cli.flower_supernode")

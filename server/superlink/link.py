@@ -13,6 +13,7 @@ from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.supercore import sql_mixin
 from flwr.supercore.constant import NodeStatus
+from flwr.supercore.corestate import sql_corestate
 from flwr.supercore.date import now
 from flwr.supercore.state.schema.corestate_models import ObjectPushSession, ObjectPushSessionRoot
 from flwr.supercore.state.schema.linkstate_models import MessageRes
@@ -38,6 +39,8 @@ PRAGMAS = {
     "cache_size": "-16000",
 }
 """SQLite's settings where ours differ from Flower's; set first, since a page's size counts before the journal."""
+UPLOAD_SECONDS = 1800
+"""Between two parts of an upload before it is given up; in Flower's own 180 s a slow uplink may not send one."""
 
 
 @dataclass
@@ -99,6 +102,7 @@ def build(coordinator: Coordinator) -> Link:
         isolation="process",
         runtime_dependency_install=False,
     )
+    sql_corestate.OBJECT_PUSH_SESSION_TTL_SECONDS = UPLOAD_SECONDS
     if not hasattr(fleet_handlers.push_messages, "__wrapped__"):
         fleet_handlers.push_messages = _own_replies_alone(fleet_handlers.push_messages)
         fleet_handlers.check_abort = _unknown_is_over(fleet_handlers.check_abort)
