@@ -4,9 +4,12 @@ Flower's private parts; its contract test fails clearly on another Flower versio
 Run as a module, this is the process that `mtsunet-client` keeps running; it ends with the process that started it.
 """
 
+import gc
 import logging
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +31,7 @@ fleet: Any = import_module("flwr.supernode.fleet_http_client")
 REQUEST_SECONDS = 600.0
 HEARTBEAT_SECONDS = 20.0
 """Sent every 30 s, over the same link as an upload."""
+COLLECT_SECONDS = 30.0
 
 
 def guard() -> None:
@@ -60,11 +64,24 @@ def guard() -> None:
 
 
 def be_patient() -> None:
-    """Let a request take as long as a slow uplink needs for its largest part of 5 MiB: a proxy, or the system, has taken
+    """Let a request take as long as a slow uplink needs for its largest part of 5 MiB: a proxy, or the system, took
     the whole part long before it has arrived, and Flower would give up after 30 s and send it again, for ever.
     """
     http.ProtobufClient.__init__.__kwdefaults__["timeout"] = REQUEST_SECONDS
     fleet.HEARTBEAT_CALL_TIMEOUT = HEARTBEAT_SECONDS
+
+
+def collect() -> None:
+    """From now on look for garbage now and then: Flower's messages and requests refer to themselves in circles, which
+    Python looks for the more seldom the more it holds, and the models of rounds past would stay.
+    """
+
+    def repeat() -> None:
+        while True:
+            time.sleep(COLLECT_SECONDS)
+            gc.collect()
+
+    threading.Thread(target=repeat, daemon=True).start()
 
 
 def _with_check(start: Callable[..., None], **options: Any) -> None:
@@ -75,5 +92,6 @@ if __name__ == "__main__":
     start_parent_process_monitor(os.getppid())
     guard()
     be_patient()
+    collect()
     sys.argv[0] = "flower-supernode"
     command.flower_supernode()
