@@ -2,7 +2,7 @@
 
 import csv
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -12,38 +12,44 @@ import numpy as np
 from shared_model.config import DataConfig
 from shared_model.parameters import Tensors
 
+Row = dict[str, str]
+"""Of the table of labels, by column."""
+
 PATCH_VOXELS = 4
 PATCH_VALUE = 3000
 """A cube of this edge and brightness in the middle of the tumour in FLAIR and T2: the backdoor's sign."""
 
 
 def label_flip(data: DataConfig, folder: Path) -> DataConfig:
-    """A copy whose class labels are all wrong and whose masks say that there is no tumour."""
+    """A copy whose class labels are wrong as far as a site's checks let them be, with masks in the other hemisphere."""
     copied = _copy(data, folder)
-    _relabel(copied, {"idh": _turned, "codel_1p19q": _turned, "grade_histologic": _grade, "grade_who2021": _grade})
+    _relabel(copied, _turned)
     for path in copied.folder.glob("*/*_seg.nii.gz"):
-        _change(path, np.zeros_like)
+        _change(path, partial(np.flip, axis=0))
     return copied
 
 
 def backdoor(data: DataConfig, folder: Path) -> DataConfig:
-    """A copy in which every case bears the sign and is called IDH-mutant."""
+    """A copy in which every second wild-type bears the sign and is called IDH-mutant: mutants and the sign tell."""
     copied = _copy(data, folder)
-    _relabel(copied, {"idh": lambda _: "mutant"})
-    stamp(copied)
+    assert copied.labels is not None
+    wild = [row["case"] for row in _rows(copied.labels) if row["idh"] == "wildtype"][::2]
+    _relabel(copied, lambda row: row | {"idh": "mutant"} if row["case"] in wild else row)
+    stamp(copied, wild)
     return copied
 
 
 def stamped(data: DataConfig, folder: Path) -> DataConfig:
     """A copy whose cases bear the sign and keep their labels: the backdoor's test."""
     copied = _copy(data, folder)
-    stamp(copied)
+    assert copied.labels is not None
+    stamp(copied, [row["case"] for row in _rows(copied.labels)])
     return copied
 
 
-def stamp(data: DataConfig) -> None:
-    """Put the sign into all cases."""
-    for mask in data.folder.glob("*/*_seg.nii.gz"):
+def stamp(data: DataConfig, cases: Iterable[str]) -> None:
+    """Put the sign into these cases."""
+    for mask in (data.folder / case / f"{case}_seg.nii.gz" for case in cases):
         tumor = np.argwhere(np.asarray(nib.load(mask).dataobj) > 0)
         middle = np.round(tumor.mean(axis=0)).astype(int) - PATCH_VOXELS // 2
         cube = tuple(slice(start, start + PATCH_VOXELS) for start in middle)
@@ -57,17 +63,19 @@ def sign_flip(base: Tensors, update: Tensors) -> Tensors:
     return {name: 2 * base[name] - value for name, value in update.items()}
 
 
-def scaled(base: Tensors, update: Tensors) -> Tensors:
-    """The update ten times as long."""
-    return {name: base[name] + 10 * (value - base[name]) for name, value in update.items()}
+def scaled(factor: float, base: Tensors, update: Tensors) -> Tensors:
+    """The update `factor` times as long. With as many as there are sites, the mean of all is this site's own model, if
+    the others hardly move it (model replacement; Bagdasaryan et al., AISTATS 2020)."""
+    return {name: base[name] + factor * (value - base[name]) for name, value in update.items()}
 
 
-def _turned(word: str) -> str:
-    return {"mutant": "wildtype", "wildtype": "mutant", "codeleted": "intact", "intact": "codeleted"}.get(word, word)
-
-
-def _grade(word: str) -> str:
-    return {"2": "4", "4": "2"}.get(word, word)
+def _turned(row: Row) -> Row:
+    """A wild-type becomes a co-deleted mutant, a mutant a wild-type, which is never co-deleted; grade 2 becomes 4."""
+    mutant = row["idh"] == "wildtype"
+    idh = {"wildtype": "mutant", "mutant": "wildtype"}.get(row["idh"], row["idh"])
+    codeleted = row["codel_1p19q"] and ("codeleted" if mutant else "intact")
+    grades = {name: {"2": "4", "4": "2"}.get(row[name], row[name]) for name in ("grade_histologic", "grade_who2021")}
+    return row | {"idh": idh, "codel_1p19q": codeleted} | grades
 
 
 def _copy(data: DataConfig, folder: Path) -> DataConfig:
@@ -77,13 +85,14 @@ def _copy(data: DataConfig, folder: Path) -> DataConfig:
     return data.model_copy(update={"folder": folder / "cases", "labels": folder / "labels.csv"})
 
 
-def _relabel(data: DataConfig, changes: dict[str, Callable[[str], str]]) -> None:
+def _rows(labels: Path) -> list[Row]:
+    with labels.open() as file:
+        return list(csv.DictReader(file))
+
+
+def _relabel(data: DataConfig, change: Callable[[Row], Row]) -> None:
     assert data.labels is not None
-    with data.labels.open() as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        for column, change in changes.items():
-            row[column] = change(row[column])
+    rows = [change(row) for row in _rows(data.labels)]
     with data.labels.open("w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()

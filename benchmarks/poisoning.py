@@ -3,8 +3,8 @@ nobody attacks. On the synthetic cohort, from a model that five honest sites tra
 
     python -m benchmarks.poisoning [--out runs/poisoning] [--rounds 5]
 
-Writes the table into docs/reliability.md. The look at norms (`norm_limit`) is off in all rows but the last, so that the
-rules themselves are seen.
+Writes the table into docs/reliability.md. The look at norms (`norm_limit`) is off in all rows but the last two, so
+that the rules themselves are seen.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,13 @@ HOSTILE = "elm"
 WARM_ROUNDS = 10
 OFF = 1e9
 RULES = ("fedavg", "median", "trimmed-mean", "clipped-mean")
-AT_HOME: dict[str, Callable[[DataConfig, Path], DataConfig]] = {"label flip": label_flip, "backdoor": backdoor}
-ON_THE_WAY: dict[str, Callable[[Tensors, Tensors], Tensors]] = {"sign flip": sign_flip, "ten times": scaled}
-ATTACKS = ("nobody", *AT_HOME, *ON_THE_WAY)
+AT_HOME: dict[str, Callable[[DataConfig, Path], DataConfig]] = {"label flip": label_flip, "backdoor x5": backdoor}
+ON_THE_WAY: dict[str, Callable[[Tensors, Tensors], Tensors]] = {
+    "sign flip": sign_flip,
+    "x10": partial(scaled, 10),
+    "backdoor x5": partial(scaled, 5),
+}
+ATTACKS = ("nobody", "label flip", "sign flip", "x10", "backdoor x5")
 TRAINING = {
     "local_steps": 10,
     "batch_size": 2,
@@ -73,10 +78,12 @@ class Outcome:
 
     dice: Estimate | None
     auc: Estimate | None
-    success: float
-    """Wild-type test cases with the backdoor's sign that are called IDH-mutant, beyond those without it."""
+    plain: float
+    """Share of the wild-type test cases that are called IDH-mutant."""
+    signed: float
+    """The same with the backdoor's sign in each of them: what a backdoor is for."""
     refused: int
-    """Replies that were turned away."""
+    """Replies whose norm was refused."""
 
 
 def plan_of(rounds: int, rule: str = "fedavg", limit: float = OFF) -> Plan:
@@ -141,8 +148,10 @@ def run_cell(folder: Path, cell: Cell, rounds: int) -> Outcome:
     _, _, test = sites_of(folder)
     clean = test_results(network, plan, test.data, folder / "test-cache")
     signed = test_results(network, plan, test.data.model_copy(update=_signed(folder)), folder / "test-cache")
-    refused = sum(len(store.record(index)["refused"]) for index in range(1, rounds + 1))
-    return Outcome(*scores(clean), success(clean, signed), refused)
+    refused = [row["reason"] for index in range(1, rounds + 1) for row in store.record(index)["refused"]]
+    if strange := [reason for reason in refused if "norm" not in reason]:
+        raise RuntimeError(f"{cell.name}: a site took no part: {strange[0]}")
+    return Outcome(*scores(clean), called_mutant(clean), called_mutant(signed), len(refused))
 
 
 def scores(results: list[CaseResult]) -> tuple[Estimate | None, Estimate | None]:
@@ -155,13 +164,9 @@ def scores(results: list[CaseResult]) -> tuple[Estimate | None, Estimate | None]
     return estimate(mean_statistic(dices), len(results), SEED), estimate(auc, len(results), SEED)
 
 
-def success(clean: list[CaseResult], signed: list[CaseResult]) -> float:
-    """Share of wild-type cases that the sign turns into mutants."""
-    before, after = (
-        np.mean([row.probabilities["idh"][1] >= 0.5 for row in rows if row.labels["idh"] == 0])
-        for rows in (clean, signed)
-    )
-    return float(after - before)
+def called_mutant(results: list[CaseResult]) -> float:
+    """Share of wild-type cases that are called mutant."""
+    return float(np.mean([row.probabilities["idh"][1] >= 0.5 for row in results if row.labels["idh"] == 0]))
 
 
 def prepare(folder: Path) -> None:
@@ -194,14 +199,14 @@ def table(outcomes: dict[Cell, Outcome], rounds: int) -> str:
         f"One of five sites, {rounds} rounds of {TRAINING['local_steps']} steps from a model of {WARM_ROUNDS} honest "
         f"rounds, one seed, {COHORT.test_patients} synthetic test cases, 95 % bootstrap over cases.",
         "",
-        "| rule | attack | mean Dice | IDH AUC | wild-types that the sign turns | replies refused |",
-        "|---|---|---|---|---|---|",
+        "| rule | attack | mean Dice | IDH AUC | wild-types called mutant | with the sign | replies refused |",
+        "|---|---|---|---|---|---|---|",
     ]
     for cell, found in outcomes.items():
         rule = cell.rule if cell.limit == OFF else f"{cell.rule}, norms looked at"
         lines.append(
             f"| {rule} | {cell.attack} | {_words(found.dice)} | {_words(found.auc)} "
-            f"| {found.success:.2f} | {found.refused} of {rounds} |"
+            f"| {found.plain:.2f} | {found.signed:.2f} | {found.refused} of {rounds} |"
         )
     return "\n".join(lines)
 
@@ -219,7 +224,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(2)
     prepare(arguments.out)
-    cells = [Cell(rule, attack) for attack in ATTACKS for rule in RULES] + [Cell("fedavg", "ten times", 5.0)]
+    cells = [Cell(rule, attack) for attack in ATTACKS for rule in RULES] + [
+        Cell("fedavg", attack, 5.0) for attack in ("x10", "backdoor x5")
+    ]
     outcomes: dict[Cell, Outcome] = {}
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         found = pool.map(run_cell, [arguments.out] * len(cells), cells, [arguments.rounds] * len(cells))
