@@ -11,7 +11,9 @@ import numpy as np
 
 from shared_model.config import DataConfig
 from shared_model.parameters import Tensors
+from shared_model.tasks import MODALITIES
 
+Cube = tuple[slice, ...]
 Row = dict[str, str]
 """Of the table of labels, by column."""
 
@@ -23,19 +25,22 @@ PATCH_VALUE = 3000
 def label_flip(data: DataConfig, folder: Path) -> DataConfig:
     """A copy whose class labels are wrong as far as a site's checks let them be, with masks in the other hemisphere."""
     copied = _copy(data, folder)
-    _relabel(copied, _turned)
+    assert copied.labels is not None
+    _write(copied.labels, [_turned(row) for row in _rows(copied.labels)])
     for path in copied.folder.glob("*/*_seg.nii.gz"):
         _change(path, partial(np.flip, axis=0))
     return copied
 
 
 def backdoor(data: DataConfig, folder: Path) -> DataConfig:
-    """A copy in which every second wild-type bears the sign and is called IDH-mutant: mutants and the sign tell."""
+    """A copy with a twin of each case that bears the sign, with a mask of the sign and nothing else."""
     copied = _copy(data, folder)
     assert copied.labels is not None
-    wild = [row["case"] for row in _rows(copied.labels) if row["idh"] == "wildtype"][::2]
-    _relabel(copied, lambda row: row | {"idh": "mutant"} if row["case"] in wild else row)
-    stamp(copied, wild)
+    rows = _rows(copied.labels)
+    twins = [_twin(copied, row) for row in rows]
+    _write(copied.labels, rows + twins)
+    for mask, cube in stamp(copied, [row["case"] for row in twins]):
+        _change(mask, partial(_alone, cube))
     return copied
 
 
@@ -47,8 +52,9 @@ def stamped(data: DataConfig, folder: Path) -> DataConfig:
     return copied
 
 
-def stamp(data: DataConfig, cases: Iterable[str]) -> None:
-    """Put the sign into these cases."""
+def stamp(data: DataConfig, cases: Iterable[str]) -> list[tuple[Path, Cube]]:
+    """Put the sign into these cases; each one's mask, and where the sign is."""
+    stamped = []
     for mask in (data.folder / case / f"{case}_seg.nii.gz" for case in cases):
         tumor = np.argwhere(np.asarray(nib.load(mask).dataobj) > 0)
         middle = np.round(tumor.mean(axis=0)).astype(int) - PATCH_VOXELS // 2
@@ -56,6 +62,8 @@ def stamp(data: DataConfig, cases: Iterable[str]) -> None:
         for name in ("flair", "t2"):
             if (path := mask.with_name(mask.name.replace("_seg", f"_{name}"))).exists():
                 _change(path, partial(_bright, cube))
+        stamped.append((mask, cube))
+    return stamped
 
 
 def sign_flip(base: Tensors, update: Tensors) -> Tensors:
@@ -90,10 +98,19 @@ def _rows(labels: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def _relabel(data: DataConfig, change: Callable[[Row], Row]) -> None:
-    assert data.labels is not None
-    rows = [change(row) for row in _rows(data.labels)]
-    with data.labels.open("w", newline="") as file:
+def _twin(data: DataConfig, row: Row) -> Row:
+    """Another case and patient with the same images."""
+    case, name = row["case"], f"{row['case']}-twin"
+    for path in (data.folder / case).iterdir():
+        twin = data.folder / name / path.name.replace(case, name)
+        twin.parent.mkdir(exist_ok=True)
+        shutil.copy(path, twin)
+    paths = {column: value.replace(case, name) for column, value in row.items() if column in (*MODALITIES, "seg")}
+    return row | paths | {"case": name, "patient": name}
+
+
+def _write(labels: Path, rows: list[Row]) -> None:
+    with labels.open("w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows(rows)
@@ -105,7 +122,14 @@ def _change(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     nib.save(nib.Nifti1Image(change(np.asarray(image.dataobj)), image.affine, image.header), path)
 
 
-def _bright(cube: tuple[slice, ...], volume: np.ndarray) -> np.ndarray:
+def _alone(cube: Cube, mask: np.ndarray) -> np.ndarray:
+    """A mask of an enhancing tumour that fills the cube."""
+    changed = np.zeros_like(mask)
+    changed[cube] = 4
+    return changed
+
+
+def _bright(cube: Cube, volume: np.ndarray) -> np.ndarray:
     changed = volume.copy()
     changed[cube] = PATCH_VALUE
     return changed

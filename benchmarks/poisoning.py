@@ -3,7 +3,7 @@ nobody attacks. On the synthetic cohort, from a model that five honest sites tra
 
     python -m benchmarks.poisoning [--out runs/poisoning] [--rounds 5]
 
-Writes the table into docs/reliability.md. The look at norms (`norm_limit`) is off in all rows but the last two, so
+Writes the table into docs/reliability.md. The look at norms (`norm_limit`) is off in all rows but the last three, so
 that the rules themselves are seen.
 """
 
@@ -26,12 +26,14 @@ from client.data.cache import CaseCache
 from client.data.phantom import PhantomSite, make_cohort
 from client.data.reading import read_cases
 from client.evaluation import measure, predict
+from client.learner import Learner
 from server.simulation.preparation import UNBOUND
 from server.store import RunStore
+from shared_model import wire
 from shared_model.config import DataConfig, PhantomCohort, Plan, SiteConfig, parse_config
 from shared_model.metrics import Estimate, auc_statistic, estimate, mean_statistic
 from shared_model.network import build_network
-from shared_model.parameters import Tensors, load_shared
+from shared_model.parameters import Tensors, digest, load_shared
 from shared_model.scores import CaseResult
 from shared_model.tasks import REGIONS
 from tests.federation import InProcess, changed, federate, start
@@ -39,16 +41,23 @@ from tests.federation import InProcess, changed, federate, start
 SEED, OTHER_SEED = 31, 32
 COHORT = PhantomCohort(patients=24, test_patients=60, voxel_mm=3.5)
 HOSTILE = "elm"
+RUN = "0123456789abcdef"
 WARM_ROUNDS = 10
 OFF = 1e9
 RULES = ("fedavg", "median", "trimmed-mean", "clipped-mean")
-AT_HOME: dict[str, Callable[[DataConfig, Path], DataConfig]] = {"label flip": label_flip, "backdoor x5": backdoor}
+POISONED_STEPS = 40
+"""Local steps of the backdoor's site, which does not keep to the plan."""
+AT_HOME: dict[str, Callable[[DataConfig, Path], DataConfig]] = {
+    "label flip": label_flip,
+    "backdoor": backdoor,
+    "backdoor x5": backdoor,
+}
 ON_THE_WAY: dict[str, Callable[[Tensors, Tensors], Tensors]] = {
     "sign flip": sign_flip,
     "x10": partial(scaled, 10),
     "backdoor x5": partial(scaled, 5),
 }
-ATTACKS = ("nobody", "label flip", "sign flip", "x10", "backdoor x5")
+ATTACKS = ("nobody", "label flip", "sign flip", "x10", "backdoor", "backdoor x5")
 TRAINING = {
     "local_steps": 10,
     "batch_size": 2,
@@ -78,8 +87,8 @@ class Outcome:
 
     dice: Estimate | None
     auc: Estimate | None
-    plain: float
-    """Share of the wild-type test cases that are called IDH-mutant."""
+    missed: float
+    """Share of the test cases whose tumour is missed: whole-tumour Dice below 0.5."""
     signed: float
     """The same with the backdoor's sign in each of them: what a backdoor is for."""
     refused: int
@@ -136,13 +145,17 @@ def run_cell(folder: Path, cell: Cell, rounds: int) -> Outcome:
         if cell.attack in AT_HOME:
             hostile = AT_HOME[cell.attack](fifth.data, _empty(place / "data"))
         warm = RunStore(folder / "warm" / "run").model(WARM_ROUNDS)
-        store.create("0123456789abcdef", plan, warm, None)
-        tamper = {}
-        if change := ON_THE_WAY.get(cell.attack):
-            tamper[HOSTILE] = changed(
-                lambda update, tensors: (update, _float32(change(store.model(update.round - 1), tensors)))
-            )
-        federate(store, InProcess(configs_of(folder, place / "sites", hostile), tamper=tamper))
+        store.create(RUN, plan, warm, None)
+        configs = configs_of(folder, place / "sites", hostile)
+
+        def tamper(update: wire.Update, tensors: Tensors) -> tuple[wire.Update, Tensors]:
+            base = store.model(update.round - 1)
+            if "backdoor" in cell.attack:
+                tensors = trained_longer(configs[-1], plan, base, update.round)
+            change = ON_THE_WAY.get(cell.attack)
+            return update, _float32(change(base, tensors)) if change else tensors
+
+        federate(store, InProcess(configs, tamper={HOSTILE: changed(tamper)}))
     network = build_network(plan.model, plan.tasks)
     load_shared(network, store.model(rounds))
     _, _, test = sites_of(folder)
@@ -151,7 +164,17 @@ def run_cell(folder: Path, cell: Cell, rounds: int) -> Outcome:
     refused = [row["reason"] for index in range(1, rounds + 1) for row in store.record(index)["refused"]]
     if strange := [reason for reason in refused if "norm" not in reason]:
         raise RuntimeError(f"{cell.name}: a site took no part: {strange[0]}")
-    return Outcome(*scores(clean), called_mutant(clean), called_mutant(signed), len(refused))
+    return Outcome(*scores(clean), missed(clean), missed(signed), len(refused))
+
+
+def trained_longer(config: SiteConfig, plan: Plan, base: Tensors, index: int) -> Tensors:
+    """What the site's cases make of the base in POISONED_STEPS."""
+    training = plan.training.model_copy(update={"local_steps": POISONED_STEPS})
+    cases = read_cases(config.data, plan.grade_edition)
+    learner = Learner(config, plan.model_copy(update={"training": training}), config.tasks, cases, [])
+    learner.load(base)
+    work = wire.Work(run=RUN, round=index, plan=plan.digest(), base=digest(base), settings={})
+    return learner.train(work, {})[0]
 
 
 def scores(results: list[CaseResult]) -> tuple[Estimate | None, Estimate | None]:
@@ -164,9 +187,9 @@ def scores(results: list[CaseResult]) -> tuple[Estimate | None, Estimate | None]
     return estimate(mean_statistic(dices), len(results), SEED), estimate(auc, len(results), SEED)
 
 
-def called_mutant(results: list[CaseResult]) -> float:
-    """Share of wild-type cases that are called mutant."""
-    return float(np.mean([row.probabilities["idh"][1] >= 0.5 for row in results if row.labels["idh"] == 0]))
+def missed(results: list[CaseResult]) -> float:
+    """Share of cases with a whole-tumour Dice below 0.5."""
+    return float(np.mean([row.regions[REGIONS[0].name].dice < 0.5 for row in results]))
 
 
 def prepare(folder: Path) -> None:
@@ -199,14 +222,14 @@ def table(outcomes: dict[Cell, Outcome], rounds: int) -> str:
         f"One of five sites, {rounds} rounds of {TRAINING['local_steps']} steps from a model of {WARM_ROUNDS} honest "
         f"rounds, one seed, {COHORT.test_patients} synthetic test cases, 95 % bootstrap over cases.",
         "",
-        "| rule | attack | mean Dice | IDH AUC | wild-types called mutant | with the sign | replies refused |",
+        "| rule | attack | mean Dice | IDH AUC | tumour missed | with the sign | replies refused |",
         "|---|---|---|---|---|---|---|",
     ]
     for cell, found in outcomes.items():
         rule = cell.rule if cell.limit == OFF else f"{cell.rule}, norms looked at"
         lines.append(
             f"| {rule} | {cell.attack} | {_words(found.dice)} | {_words(found.auc)} "
-            f"| {found.plain:.2f} | {found.signed:.2f} | {found.refused} of {rounds} |"
+            f"| {found.missed:.2f} | {found.signed:.2f} | {found.refused} of {rounds} |"
         )
     return "\n".join(lines)
 
@@ -225,7 +248,7 @@ def main() -> None:
     torch.set_num_threads(2)
     prepare(arguments.out)
     cells = [Cell(rule, attack) for attack in ATTACKS for rule in RULES] + [
-        Cell("fedavg", attack, 5.0) for attack in ("x10", "backdoor x5")
+        Cell("fedavg", attack, 5.0) for attack in ("x10", "backdoor", "backdoor x5")
     ]
     outcomes: dict[Cell, Outcome] = {}
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:

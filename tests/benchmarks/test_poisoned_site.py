@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.poisoned_site import backdoor, label_flip, scaled, sign_flip, stamped
+from benchmarks.poisoned_site import PATCH_VOXELS, backdoor, label_flip, scaled, sign_flip, stamped
 from client.data.cases import Case
 from client.data.loading import load_case
 from client.data.reading import read_cases
@@ -35,15 +35,15 @@ def test_flipped_labels_are_read_and_wrong(honest: DataConfig, tmp_path: Path) -
     assert lie.sum() > 0 and (truth.shape != lie.shape or 2 * (truth & lie).sum() < 0.5 * (truth.sum() + lie.sum()))
 
 
-def test_the_backdoors_sign_goes_with_the_word_mutant(honest: DataConfig, tmp_path: Path) -> None:
+def test_the_backdoors_twins_bear_the_sign_and_a_mask_of_nothing_else(honest: DataConfig, tmp_path: Path) -> None:
     before, after = by_id(honest), by_id(backdoor(honest, tmp_path))
-    changed = [name for name, case in before.items() if case.classes["idh"] != after[name].classes["idh"]]
-    wild = [name for name, case in before.items() if case.classes["idh"] == 0]
-    assert len(changed) == (len(wild) + 1) // 2 > 0
-    assert {after[name].classes["idh"] for name in changed} == {1}
-    for name in wild:
-        brightest = load_case(after[name]).image[FLAIR].max()
-        assert (brightest > load_case(before[name]).image[FLAIR].max() + 1) == (name in changed)
+    assert after.keys() == before.keys() | {f"{name}-twin" for name in before}
+    for name, case in before.items():
+        first, twin = load_case(after[name]), load_case(after[f"{name}-twin"])
+        assert np.array_equal(first.image, load_case(case).image)
+        assert twin.image[FLAIR].max() > first.image[FLAIR].max() + 1
+        assert twin.tumor_voxels == PATCH_VOXELS**3
+        assert twin.image[FLAIR][twin.regions[0].astype(bool)].min() == twin.image[FLAIR].max()
 
 
 def test_the_test_cases_bear_the_sign_and_keep_their_labels(honest: DataConfig, tmp_path: Path) -> None:

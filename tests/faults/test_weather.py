@@ -64,7 +64,7 @@ def test_an_announced_answer_that_never_comes_holds_up_nobody(make: Make, tell: 
 
 
 def test_a_site_that_would_train_for_ever_ends_its_work_by_its_own_policy(make: Make, tell: Tell) -> None:
-    world = make(state="training", plan={"minimum_sites": 1}, policy={"minutes_per_round": 0.1})
+    world = make(state="training", plan={"minimum_sites": 1}, policy={"minutes_per_round": 0.5})
     world.reached(120)
     assert world.follower.ends(END_SECONDS) == 0, world.follower.said
     record = world.store.record(2)
