@@ -54,7 +54,12 @@ class Proxy:
                 client.sendall(b"HTTP/1.1 405 Method Not Allowed\r\n\r\n")
                 return
             host, port = target.rsplit(":", 1)
-            with socket.create_connection((host, int(port))) as server:
+            try:
+                server = socket.create_connection((host, int(port)))
+            except OSError:
+                client.sendall(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+                return
+            with server:
                 client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 back = threading.Thread(target=self._copy, args=(server, client, False), daemon=True)
                 back.start()
