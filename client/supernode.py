@@ -4,12 +4,9 @@ Flower's private parts; its contract test fails clearly on another Flower versio
 Run as a module, this is the process that `mtsunet-client` keeps running; it ends with the process that started it.
 """
 
-import gc
 import logging
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +18,7 @@ from flwr.common.constant import ErrorCode
 from flwr.supercore.app_utils import start_parent_process_monitor
 from flwr.supercore.fab import Fab
 
+from shared_model.process import collect_often
 from shared_model.shell import fault
 
 loop: Any = import_module("flwr.supernode.start_client_internal")
@@ -31,7 +29,6 @@ fleet: Any = import_module("flwr.supernode.fleet_http_client")
 REQUEST_SECONDS = 600.0
 HEARTBEAT_SECONDS = 20.0
 """Sent every 30 s, over the same link as an upload."""
-COLLECT_SECONDS = 30.0
 
 
 def guard() -> None:
@@ -71,19 +68,6 @@ def be_patient() -> None:
     fleet.HEARTBEAT_CALL_TIMEOUT = HEARTBEAT_SECONDS
 
 
-def collect() -> None:
-    """From now on look for garbage now and then: Flower's messages and requests refer to themselves in circles, which
-    Python looks for the more seldom the more it holds, and the models of rounds past would stay.
-    """
-
-    def repeat() -> None:
-        while True:
-            time.sleep(COLLECT_SECONDS)
-            gc.collect()
-
-    threading.Thread(target=repeat, daemon=True).start()
-
-
 def _with_check(start: Callable[..., None], **options: Any) -> None:
     start(**{**options, "trusted_entities": {"shell": "looked at by is_shell"}})
 
@@ -92,6 +76,6 @@ if __name__ == "__main__":
     start_parent_process_monitor(os.getppid())
     guard()
     be_patient()
-    collect()
+    collect_often()
     sys.argv[0] = "flower-supernode"
     command.flower_supernode()

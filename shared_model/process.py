@@ -1,5 +1,6 @@
 """A process as a file can name it. Its number alone is used again after a while, or a reboot; with its start, not."""
 
+import gc
 import os
 import threading
 import time
@@ -15,6 +16,7 @@ TICK_SECONDS = 0.005
 """Half of what the system tells the start of a process by."""
 GRACE_SECONDS = 5.0
 LOOK_SECONDS = 1.0
+COLLECT_SECONDS = 30.0
 
 
 class Process(Config):
@@ -81,3 +83,16 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def collect_often() -> None:
+    """From now on look for garbage now and then: Flower's messages and requests refer to themselves in circles, which
+    Python looks for the more seldom the more it holds, and the models of rounds past would stay.
+    """
+
+    def repeat() -> None:
+        while True:
+            time.sleep(COLLECT_SECONDS)
+            gc.collect()
+
+    threading.Thread(target=repeat, daemon=True).start()

@@ -146,9 +146,10 @@ def _whole_replies_alone(pull: Callable[..., Any]) -> Callable[..., Any]:
             )
         )
         with state.session() as session:
+            session.connection().exec_driver_sql("begin immediate")  # nothing is announced between look and hand-out
             waiting = set(session.scalars(on_their_way))
-        whole = [number for number in request.message_ids if number not in waiting]
-        return pull(PullAppMessagesRequest(message_ids=whole), state, task)
+            whole = [number for number in request.message_ids if number not in waiting]
+            return pull(PullAppMessagesRequest(message_ids=whole), state, task)
 
     return checked
 

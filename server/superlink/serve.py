@@ -16,6 +16,7 @@ from server.superlink.guard import AdminDoor, PublicDoor
 from shared_model.errors import RunError
 from shared_model.flower_environment import environment
 from shared_model.health import HealthServer
+from shared_model.process import collect_often
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
@@ -37,6 +38,7 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
     Raises:
         RunError: a port cannot be used.
     """
+    collect_often()
     config = coordinator.config
     superlink = link.build(coordinator)
     site_pages = pages.build(coordinator.registry, superlink.online, coordinator.folder / "releases")
