@@ -57,7 +57,7 @@ def test_there_are_files_to_check() -> None:
             ),
         ),
         ("ray", ()),
-        ("opacus", ()),
+        ("opacus", ("client/privacy/", "shared_model/accounting.py")),
         ("grpc", ("shared_model/health.py",)),
         ("monai", ("shared_model/network/", "shared_model/inference.py", "client/data/")),
         ("client", ("client/", "server/simulation/")),
