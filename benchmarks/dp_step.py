@@ -112,7 +112,6 @@ def hooks(network: MTSUNet, images: torch.Tensor, truth: torch.Tensor, stream: T
 def mapped(network: MTSUNet, images: torch.Tensor, truth: torch.Tensor, stream: TimedStream) -> Callable[[], None]:
     """vmap over one patient; labels and images are all there, so the loss is a sum without branches on data."""
     optimizer = private(network, stream, len(images))
-    names = [name for name, _ in network.named_parameters()]
     network._fill = lambda images, present: images  # type: ignore[method-assign]
 
     def loss(parameters: dict[str, torch.Tensor], images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -126,8 +125,8 @@ def mapped(network: MTSUNet, images: torch.Tensor, truth: torch.Tensor, stream: 
     def sample(row: int) -> None:
         own = dict(network.named_parameters())
         found = gradients({n: p.detach() for n, p in own.items()}, images[row : row + 1], truth[row : row + 1])
-        for name in names:
-            cast(Any, own[name]).grad_sample = found[name]
+        for name, value in found.items():
+            cast(Any, own[name]).grad_sample = value
 
     return lambda: accumulate(optimizer, len(images), sample)
 

@@ -25,8 +25,7 @@ PATCH_VALUE = 3000
 def label_flip(data: DataConfig, folder: Path) -> DataConfig:
     """A copy whose class labels are wrong as far as a site's checks let them be, with masks in the other hemisphere."""
     copied = _copy(data, folder)
-    assert copied.labels is not None
-    _write(copied.labels, [_turned(row) for row in _rows(copied.labels)])
+    _write(copied, [_turned(row) for row in _rows(copied)])
     for path in copied.folder.glob("*/*_seg.nii.gz"):
         _change(path, partial(np.flip, axis=0))
     return copied
@@ -35,10 +34,9 @@ def label_flip(data: DataConfig, folder: Path) -> DataConfig:
 def backdoor(data: DataConfig, folder: Path) -> DataConfig:
     """A copy with a twin of each case that bears the sign, with a mask of the sign and nothing else."""
     copied = _copy(data, folder)
-    assert copied.labels is not None
-    rows = _rows(copied.labels)
+    rows = _rows(copied)
     twins = [_twin(copied, row) for row in rows]
-    _write(copied.labels, rows + twins)
+    _write(copied, rows + twins)
     for mask, cube in stamp(copied, [row["case"] for row in twins]):
         _change(mask, partial(_alone, cube))
     return copied
@@ -47,8 +45,7 @@ def backdoor(data: DataConfig, folder: Path) -> DataConfig:
 def stamped(data: DataConfig, folder: Path) -> DataConfig:
     """A copy whose cases bear the sign and keep their labels: the backdoor's test."""
     copied = _copy(data, folder)
-    assert copied.labels is not None
-    stamp(copied, [row["case"] for row in _rows(copied.labels)])
+    stamp(copied, [row["case"] for row in _rows(copied)])
     return copied
 
 
@@ -93,8 +90,9 @@ def _copy(data: DataConfig, folder: Path) -> DataConfig:
     return data.model_copy(update={"folder": folder / "cases", "labels": folder / "labels.csv"})
 
 
-def _rows(labels: Path) -> list[Row]:
-    with labels.open() as file:
+def _rows(data: DataConfig) -> list[Row]:
+    assert data.labels is not None
+    with data.labels.open() as file:
         return list(csv.DictReader(file))
 
 
@@ -109,8 +107,9 @@ def _twin(data: DataConfig, row: Row) -> Row:
     return row | paths | {"case": name, "patient": name}
 
 
-def _write(labels: Path, rows: list[Row]) -> None:
-    with labels.open("w", newline="") as file:
+def _write(data: DataConfig, rows: list[Row]) -> None:
+    assert data.labels is not None
+    with data.labels.open("w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows(rows)
