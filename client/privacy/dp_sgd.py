@@ -43,7 +43,7 @@ class PrivateOptimizer(DPOptimizer):
         """Add noise to each parameter's sum of clipped gradients, which becomes its gradient."""
         self.steps += 1  # before the first number is drawn: what is begun counts
         for parameter in self.params:
-            parameter.grad_sample = []
+            parameter.grad_sample = []  # lets go of the last patient's gradient before there is noise
             self.stream.add_gaussian(parameter.summed_grad, self.noise_multiplier * self.max_grad_norm)
             parameter.grad = parameter.summed_grad.view_as(parameter)
 

@@ -3,8 +3,7 @@
 A row is an event: so many steps at a sampling rate and a noise, reserved before a round and booked after it. Epsilon is
 computed from all events of a data set when it is asked for, and never kept. A reservation without a booking counts
 whole, so that no crash gives budget back. Each row has the hash of the one before, and its number and hash are the
-ledger's head, which stands in the audit log and is told to the coordinator: a ledger that was edited, cut, copied back
-or lost shows, and stops the site.
+ledger's head. Every row stands in the audit log too: a ledger that was edited, cut, copied back or lost is refused.
 """
 
 import hashlib
@@ -21,7 +20,7 @@ from shared_model.accounting import Steps, epsilon
 from shared_model.errors import DataError, RefusedError
 
 LOCK_SECONDS = 60.0
-RESTORE = "restore the newest backup of the state folder, or see docs/privacy.md"
+RESTORE = "restore the newest backup of the state folder"
 EVENT = "ledger"
 """The event under which the audit log holds each row."""
 _TABLE = """
@@ -94,8 +93,9 @@ class Ledger:
 
     @property
     def head(self) -> str:
-        """Number and hash of the last row; the audit log names those before."""
-        return _head(self.entries())
+        """Number and hash of the last row."""
+        entries = self.entries()
+        return f"{len(entries)}:{entries[-1].hash if entries else START}"
 
     def contains(self, head: str) -> bool:
         """Whether this ledger has the row with that number and hash."""
@@ -214,7 +214,3 @@ def replay(audit: AuditLog) -> list[Entry]:
     except (TypeError, KeyError):
         remedy = "see: mtsunet-client audit --verify"
         raise DataError(f"{audit.path}: a line of the ledger is damaged", remedy) from None
-
-
-def _head(entries: Sequence[Entry]) -> str:
-    return f"{len(entries)}:{entries[-1].hash if entries else START}"
