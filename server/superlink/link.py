@@ -36,7 +36,7 @@ PRAGMAS = {
     "busy_timeout": "60000",  # Flower's own 5 s end a run where several sites push models to a slow disk
     "wal_autocheckpoint": "1024",  # pages: a sync after 64 MiB, not after each part
     "mmap_size": "0",
-    "cache_size": "-2000",  # KiB, for each of the fifteen connections that a server may have open
+    "cache_size": "-2000",  # KiB, of each connection in the pool
 }
 """SQLite's settings where ours differ from Flower's; set first, since a page's size counts before the journal."""
 UPLOAD_SECONDS = 1800
