@@ -6,20 +6,22 @@ whole, so that no crash gives budget back. Each row has the hash of the one befo
 ledger's head. Every row stands in the audit log too: a ledger that was edited, cut, copied back or lost is refused.
 """
 
+import fcntl
 import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from client.audit import START, AuditLog
-from shared_model.accounting import Steps, epsilon
+from shared_model.accounting import epsilon
+from shared_model.checkpoint import open_to_append
 from shared_model.errors import DataError, RefusedError
+from shared_model.guarantee import Steps
 
-LOCK_SECONDS = 60.0
 RESTORE = "restore the newest backup of the state folder"
 EVENT = "ledger"
 """The event under which the audit log holds each row."""
@@ -75,6 +77,15 @@ def spent(entries: Sequence[Entry], data_set: str, run: str | None = None) -> li
     return [booked.get(entry.n, entry).event for entry in reserved if run in (None, entry.run)]
 
 
+def _refuse_beyond(entries: Sequence[Entry], data_set: str, run: str, wanted: Steps, budget: Budget, what: str) -> None:
+    for whose, scope, limit in (("of this run", run, budget.run), ("of this data set", None, budget.total)):
+        before = spent(entries, data_set, scope)
+        if (would := epsilon([*before, wanted], budget.delta)) > limit:
+            now = epsilon(before, budget.delta)
+            reason = f"{what} could bring the epsilon {whose} from {now:.3g} to {would:.3g}"
+            raise RefusedError(f"{reason}; the hospital allows {limit:g}", "ask the hospital, or plan for less")
+
+
 class Ledger:
     """The ledger of a site."""
 
@@ -112,14 +123,16 @@ class Ledger:
         """
         with self._locked() as database:
             entries = self._checked(database)
-            bounds = [("of this run", run, budget.run), ("of this data set", None, budget.total)]
-            for what, scope, limit in bounds:
-                before = spent(entries, data_set, scope)
-                if (would := epsilon([*before, wanted], budget.delta)) > limit:
-                    now = epsilon(before, budget.delta)
-                    reason = f"round {index} could bring the epsilon {what} from {now:.3g} to {would:.3g}; "
-                    raise RefusedError(f"{reason}the hospital allows {limit:g}", "ask the hospital, or end the run")
+            _refuse_beyond(entries, data_set, run, wanted, budget, f"round {index}")
             return self._add(database, entries, data_set, None, run, index, wanted)
+
+    def check(self, data_set: str, run: str, wanted: Steps, budget: Budget) -> None:
+        """Refuse a whole run that could spend more than the budget; nothing is reserved.
+
+        Raises:
+            RefusedError, DataError: as `reserve`.
+        """
+        _refuse_beyond(self.entries(), data_set, run, wanted, budget, "the run")
 
     def book(self, reservation: int, steps: int) -> None:
         """What was done of a reservation.
@@ -180,26 +193,25 @@ class Ledger:
 
     @contextmanager
     def _locked(self) -> Iterator[sqlite3.Connection]:
-        """The database, which no other process reads or writes until it is closed."""
+        """The database, which no other process reads or writes until it is closed.
+
+        The lock is a file's: it holds from the commit to the line in the audit log, and who waits for it is woken.
+        """
         if self.path.is_symlink():
             raise DataError(f"{self.path}: is a link", "remove it, and see who put it there")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            database = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise DataError(f"{self.path}: cannot be opened ({type(error).__name__})", "check its rights") from None
-        try:
-            database.execute("pragma synchronous = extra")
-            database.execute("pragma locking_mode = exclusive")  # also between commit and the line in the audit log
-            database.execute("begin exclusive")
-            database.execute(_TABLE)
-            yield database
-            if database.in_transaction:
-                database.commit()
-        except (sqlite3.Error, TypeError) as error:
-            raise DataError(f"{self.path}: cannot be used ({type(error).__name__})", RESTORE) from None
-        finally:
-            database.close()
+            lock = open_to_append(self.path.with_suffix(".lock"))
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be locked ({type(error).__name__})", "check its rights") from None
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                with closing(sqlite3.connect(self.path)) as database, database:
+                    database.execute("pragma synchronous = extra")
+                    database.execute(_TABLE)
+                    yield database
+            except (sqlite3.Error, TypeError) as error:
+                raise DataError(f"{self.path}: cannot be used ({type(error).__name__})", RESTORE) from None
 
 
 def replay(audit: AuditLog) -> list[Entry]:

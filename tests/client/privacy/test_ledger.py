@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from client.audit import AuditLog
 from client.privacy.ledger import Budget, Ledger, replay, spent
-from shared_model.accounting import Steps, epsilon
+from shared_model.accounting import epsilon
 from shared_model.errors import DataError, RefusedError
+from shared_model.guarantee import Steps
 
 RUN, OTHER = "0" * 16, "1" * 16
 ROUND = Steps(rate=0.05, noise=2.0, steps=10)
