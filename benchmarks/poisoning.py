@@ -174,7 +174,7 @@ def trained_longer(config: SiteConfig, plan: Plan, base: Tensors, index: int) ->
     learner = Learner(config, plan.model_copy(update={"training": training}), config.tasks, cases, [])
     learner.load(base)
     work = wire.Work(run=RUN, round=index, plan=plan.digest(), base=digest(base), settings={})
-    return learner.train(work, {})[0]
+    return learner.train(work, {}).tensors
 
 
 def scores(results: list[CaseResult]) -> tuple[Estimate | None, Estimate | None]:

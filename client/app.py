@@ -13,6 +13,7 @@ from client.config import SITE_VARIABLE, load_site
 from client.logs import note_failure
 from client.outbound import leave
 from client.policy import Approvals, check_release
+from client.privacy.floor import agreed
 from client.site import Site
 from client.state import Runs
 from client.withdrawal import Withdrawals
@@ -90,7 +91,7 @@ def _allow(config: SiteConfig, opening: wire.Opening, audit: AuditLog) -> None:
     """Look at a run before any data is touched.
 
     Raises:
-        RefusedError: another release, an audit log that was cut, a plan that waits for approval.
+        RefusedError: another release, an audit log or a ledger that was cut, a plan that waits for approval.
     """
     check_release(config, opening.release)
     if opening.audit is not None and not audit.contains(opening.audit):
@@ -101,6 +102,13 @@ def _allow(config: SiteConfig, opening: wire.Opening, audit: AuditLog) -> None:
     approvals.keep(opening.plan)
     if config.policy.approve_plans:
         approvals.check(opening.plan)
+    if opening.ledger is not None and agreed(config, opening.plan) is not None:
+        from client.privacy.ledger import Ledger  # it brings torch, by way of Opacus
+
+        if not Ledger(config.state).contains(opening.ledger):
+            number = opening.ledger.split(":")[0]
+            what = f"the site's privacy ledger lacks row {number}, which the coordinator was told of"
+            raise RefusedError(what, "let the hospital look into it")
 
 
 def client_app(config_of: Callable[[Context], SiteConfig]) -> ClientApp:

@@ -116,6 +116,49 @@ def audit(
 
 
 @app.command()
+def ledger(
+    site: SiteFile,
+    plan: Annotated[str | None, typer.Option(metavar="HASH", help="How many rounds of this plan still fit.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For other programs.")] = False,
+) -> None:
+    """Print what private training has spent of this hospital's budget, and what is left."""
+    from client.config import load_site
+    from client.policy import Approvals
+    from client.privacy.report import balance, in_words
+
+    config = load_site(site)
+    asked = Approvals(config.state).find(plan)[0] if plan is not None else None
+    found = balance(config, asked)
+    if as_json:
+        print(json.dumps({**asdict(found), "left": found.left}, indent=1, sort_keys=True))
+        return
+    for line in in_words(found, asked):
+        _say(line)
+
+
+@app.command("plan-privacy")
+def plan_privacy(
+    site: SiteFile,
+    plan: Annotated[str, typer.Argument(metavar="HASH", help="Or how it begins.")],
+    epsilon: Annotated[float | None, typer.Option(help="Also say the noise that this epsilon needs.")] = None,
+) -> None:
+    """Say what a plan's privacy would cost here, with the patients that the policy declares."""
+    from client.config import load_site
+    from client.policy import Approvals
+    from client.privacy.floor import agreed
+    from shared_model.planning import lines
+
+    config = load_site(site)
+    found, _ = Approvals(config.state).find(plan)
+    floor, own = config.policy.privacy, agreed(config, found)
+    if floor is None or own is None or found.privacy is None:
+        raise ConfigError(f"plan {found.name}: is not trained privately at this site", "see: policy.privacy, the plan")
+    here = found.model_copy(update={"privacy": found.privacy.model_copy(update={"noise": own.noise})})
+    for line in lines(here, [floor.patients], epsilon):
+        _say(line)
+
+
+@app.command()
 def models(
     site: SiteFile,
     get: Annotated[str | None, typer.Option("--get", metavar="RUN", help="Fetch this one.")] = None,

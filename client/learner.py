@@ -11,11 +11,12 @@ from client.data.cases import Case
 from client.data.loading import LoadedCase
 from client.evaluation import evaluate
 from client.status import progress
-from client.training import round_job, train
+from client.training import Trained, round_job, train
 from shared_model import wire
 from shared_model.config import Plan, SiteConfig
+from shared_model.guarantee import Guarantee
 from shared_model.network import build_network
-from shared_model.parameters import Tensors, load_shared, shared_state, trained_names
+from shared_model.parameters import Tensors, load_shared
 from shared_model.scores import SiteScores
 
 
@@ -23,7 +24,13 @@ class Learner:
     """A site's cases and tasks in a run."""
 
     def __init__(
-        self, config: SiteConfig, plan: Plan, tasks: tuple[str, ...], training: Sequence[Case], held_out: Sequence[Case]
+        self,
+        config: SiteConfig,
+        plan: Plan,
+        tasks: tuple[str, ...],
+        training: Sequence[Case],
+        held_out: Sequence[Case],
+        privacy: Guarantee | None = None,
     ) -> None:
         self._site = config.site
         self._state = config.state
@@ -32,6 +39,7 @@ class Learner:
         self._tasks = tasks
         self._cache = CaseCache(config.state / "cache")
         self._training, self._held_out = training, held_out
+        self._privacy = privacy
 
     @cached_property
     def training_cases(self) -> list[LoadedCase]:
@@ -55,10 +63,8 @@ class Learner:
         """The loaded model on the held-out cases."""
         return evaluate(self.network, self.held_out_cases, self._plan, self._tasks)
 
-    def train(self, work: wire.Work, moments: Mapping[str, np.ndarray]) -> tuple[Tensors, Tensors]:
-        """Train the loaded model for a round; the trained tensors, and the optimizer's moments after it."""
-        job = round_job(self._plan, self._tasks, self._site, work.round, work.settings)
+    def train(self, work: wire.Work, moments: Mapping[str, np.ndarray]) -> Trained:
+        """Train the loaded model for a round."""
+        job = round_job(self._plan, self._tasks, self._site, work.round, work.settings, self._privacy)
         with progress(self._state, work.run, work.round, job.steps) as on_step:
-            trained = train(self.network, self.training_cases, job, self._device, moments, on_step)
-        state = shared_state(self.network)
-        return {name: state[name] for name in trained_names(state, self._tasks)}, trained.moments
+            return train(self.network, self.training_cases, job, self._device, moments, on_step)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.privacy.floor import agreed
 from shared_model.checkpoint import write_bytes
 from shared_model.config import DataConfig, Plan, SiteConfig
-from shared_model.errors import ConfigError
+from shared_model.errors import ConfigError, RefusedError
 from shared_model.signing import create_site_key, fingerprint, to_line
 from shared_model.skeleton import skeleton
 from shared_model.tasks import TASKS
@@ -61,5 +62,19 @@ def in_words(plan: Plan, config: SiteConfig) -> list[str]:
         f"{config.minimum_cell}, and results on held-out cases ({', '.join(config.policy.metrics) or 'none'})",
         "a released model is offered to every enrolled hospital; its card shows each site's permitted counts and "
         "results under a number that is drawn anew",
-        "no differential privacy: the coordinator sees this hospital's update as it is",
+        _privacy(plan, config),
     ]
+
+
+def _privacy(plan: Plan, config: SiteConfig) -> str:
+    try:
+        own = agreed(config, plan)
+    except RefusedError as error:
+        return f"this hospital would decline: {error.what}"
+    if own is None:
+        return "no differential privacy: the coordinator sees this hospital's update as it is"
+    return (
+        f"differential privacy: each patient's gradient is cut to norm {own.clip:g}, a step takes a patient with "
+        f"probability {own.rate:.3g}, and noise of {own.noise:g} times that norm is added "
+        f"(what it costs: mtsunet-client plan-privacy {plan.digest()[:12]})"
+    )

@@ -10,6 +10,7 @@ from client.data.reading import read_cases
 from client.data.split import stored_split
 from client.outbound import permitted
 from client.policy import check_plan
+from client.privacy.floor import agreed
 from client.results import Results
 from client.state import Answers, Runs
 from client.withdrawal import Withdrawals
@@ -17,6 +18,7 @@ from shared_model import wire
 from shared_model.config import Plan, SiteConfig
 from shared_model.disclosure import disclose, rounded_down
 from shared_model.errors import RefusedError
+from shared_model.guarantee import Guarantee
 from shared_model.parameters import (
     GROUPS,
     Tensors,
@@ -27,6 +29,7 @@ from shared_model.scores import SiteScores
 
 if TYPE_CHECKING:
     from client.learner import Learner
+    from client.privacy.spending import Spending
 
 
 class Site:
@@ -42,26 +45,50 @@ class Site:
         self.audit = AuditLog(config.state)
 
     @cached_property
+    def guarantee(self) -> Guarantee | None:
+        """With what the site trains privately; None: it does not.
+
+        Raises:
+            RefusedError: see `agreed`.
+        """
+        return agreed(self.config, self.plan)
+
+    @cached_property
+    def spending(self) -> "Spending | None":
+        """The site's budget in this run, imported here, as it brings torch; None without privacy."""
+        if self.guarantee is None:
+            return None
+        from client.privacy.spending import Spending
+
+        return Spending(self.config, self.plan, self.run, self.guarantee)
+
+    @cached_property
     def cases(self) -> tuple[list[Case], list[Case]]:
         cases = read_cases(self.config.data, self.plan.grade_edition)
-        return stored_split(self.config.state, cases, self.config.held_out, self.plan.seed)
+        by_hash = self.guarantee is not None
+        return stored_split(self.config.state, cases, self.config.held_out, self.plan.seed, by_hash)
 
     @cached_property
     def learner(self) -> "Learner":
         """What needs torch, imported here: a site that opens a run, or declines, answers in a second without it."""
         from client.learner import Learner
 
-        return Learner(self.config, self.plan, self.tasks, *self.cases)
+        return Learner(self.config, self.plan, self.tasks, *self.cases, self.guarantee)
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
-        """The plan's tasks that the site declares and has enough cases for; in a run, not more than it opened with."""
+        """The plan's tasks that the site declares and has enough cases for; in a run, not more than it opened with.
+        Private training takes all that are declared: which of them have cases would tell of the data.
+        """
         declared = [task for task in self.plan.tasks if task in self.config.tasks]
         if opened := Runs(self.config.state).cases(self.run):
             declared = [task for task in declared if task in opened]
         return tuple(task for task in declared if self._count((task,)) > 0)
 
     def _count(self, tasks: tuple[str, ...]) -> int:
+        """Training cases with a label for one of these tasks; of private training, the declared patients."""
+        if self.spending is not None:
+            return rounded_down(self.spending.patients, self.config.minimum_cell)
         labelled = sum(any(has_label(case, task) for task in tasks) for case in self.cases[0])
         return rounded_down(labelled, self.config.minimum_cell)
 
@@ -82,7 +109,11 @@ class Site:
         Raises:
             RefusedError: the plan is beyond the site's policy.
         """
-        check_plan(self.config, self.plan, self._count(self.tasks))
+        batch = float(self.plan.training.batch_size)
+        if self.spending is not None:
+            batch = self.spending.patients_per_step
+            self.spending.check()
+        check_plan(self.config, self.plan, self._count(self.tasks), batch)
         return wire.Terms(
             run=self.run,
             site=self.config.site,
@@ -90,8 +121,13 @@ class Site:
             tasks=self.tasks,
             cases=self.counts,
             minimum_cell=self.config.minimum_cell,
+            privacy=self.guarantee,
             audit=self.audit.head,
+            ledger=self._ledger_head(),
         )
+
+    def _ledger_head(self) -> str | None:
+        return self.spending.head if self.spending is not None else None
 
     def _load(self, tensors: Tensors, base: str) -> None:
         if digest(tensors) != base:
@@ -102,7 +138,8 @@ class Site:
         """Evaluate the weights, train them, and answer; a repeated message gets the answer already made.
 
         Raises:
-            RefusedError: another plan than the run was opened with, or weights that do not match their digest.
+            RefusedError: another plan than the run was opened with, a round beyond it or beyond the hospital's privacy
+                budget, or weights that do not match their digest.
         """
         if work.plan != self.plan.digest():
             raise RefusedError("the plan is not the one that the run was opened with", "open the run again")
@@ -110,10 +147,15 @@ class Site:
             raise RefusedError("a patient withdrew after this round was answered", "go on without this site's answer")
         if kept := self.answers.find(work):
             return kept
+        if work.round > self.plan.rounds:
+            raise RefusedError(f"the plan has no round {work.round}", "open a run of a longer plan")
+        reservation = self.spending.reserve(work.round) if self.spending is not None else 0
         started = time.monotonic()
         self._load(base, work.base)
         evaluation = self._evaluate(work.round - 1)
-        tensors, moments = self.learner.train(work, self.answers.moments(work))
+        trained = self.learner.train(work, self.answers.moments(work))
+        if self.spending is not None:
+            self.spending.book(reservation, trained.private_steps)
         update = wire.Update(
             run=self.run,
             round=work.round,
@@ -121,11 +163,13 @@ class Site:
             site=self.config.site,
             cases=self._weights(),
             evaluation=self._disclosed(evaluation),
-            seconds=time.monotonic() - started,
+            seconds=time.monotonic() - started if self.spending is None else None,
+            spent=self.spending.spent if self.spending is not None else (),
             audit=self.audit.head,
+            ledger=self._ledger_head(),
         )
-        self.answers.keep(work, update, tensors, moments)
-        return update, tensors
+        self.answers.keep(work, update, trained.tensors, trained.moments)
+        return update, trained.tensors
 
     def close(self, closing: wire.Closing, final: Tensors) -> wire.Evaluated:
         """Evaluate the final weights and forget the run's kept answers."""

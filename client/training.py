@@ -1,7 +1,7 @@
 """Local training: some optimizer steps from given weights on given cases.
 
-A round is a pure function of weights, optimizer state, cases and seeds; the schedule counts steps over all rounds, and
-on a CPU with one thread the same call gives the same bits.
+Without differential privacy a round is a pure function of weights, optimizer state, cases and seeds; the schedule
+counts steps over all rounds, and on a CPU with one thread the same call gives the same bits.
 """
 
 import math
@@ -9,21 +9,26 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from client.data.batches import TrainingCrops
+from client.data.batches import Batch, TrainingCrops
 from client.data.loading import LoadedCase
+from client.moments import adamw, moments_of, restore
 from shared_model.config import Plan, TrainingConfig
+from shared_model.guarantee import Guarantee
 from shared_model.losses import multi_task_loss
 from shared_model.network import MTSUNet
-from shared_model.parameters import CLASS_TRUNK, Tensors, group_of, trained_names
-from shared_model.tasks import TASKS
+from shared_model.network.adapters import Adapters
+from shared_model.parameters import Tensors
+from shared_model.parts import dense_names
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What AdamW keeps of a parameter."""
+if TYPE_CHECKING:  # Opacus is imported where it is needed
+    from client.privacy.steps import PrivateSteps, SampleLosses
+
 FORCED_SHARE = 0.5
 """Share of all steps over which the gate moves from the true mask to the network's own prediction."""
 
@@ -38,8 +43,9 @@ class Job:
         name: of the site, so that sites draw differently.
         first_step: steps done before, over all rounds; the schedule goes on from there.
         steps: optimizer steps to do.
-        batch_size: crops per step.
+        batch_size: crops per step, unless it is private.
         proximal: FedProx' mu, 0 for none.
+        privacy: with what it is private; None if it is not.
     """
 
     plan: Plan
@@ -49,25 +55,43 @@ class Job:
     steps: int
     batch_size: int
     proximal: float = 0.0
+    privacy: Guarantee | None = None
+
+    @property
+    def round(self) -> int:
+        """Index, from 1, of the round that the first step belongs to."""
+        return self.first_step // self.plan.training.local_steps + 1
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves besides the weights.
+    """What training leaves.
 
     Attributes:
-        loss: mean over the steps.
+        tensors: what was trained, as it travels (shared_model/parts.py).
         moments: of AdamW, for the next round; they stay at the site.
+        loss: mean over the steps; None of private ones.
+        private_steps: noised steps that were done.
     """
 
-    loss: float
+    tensors: Tensors
     moments: Tensors
+    loss: float | None
+    private_steps: int = 0
 
 
-def round_job(plan: Plan, tasks: tuple[str, ...], name: str, index: int, settings: dict[str, float]) -> Job:
+def round_job(
+    plan: Plan,
+    tasks: tuple[str, ...],
+    name: str,
+    index: int,
+    settings: dict[str, float],
+    privacy: Guarantee | None = None,
+) -> Job:
     """The job of one site in round `index` (from 1)."""
     steps = plan.training.local_steps
-    return Job(plan, tasks, name, (index - 1) * steps, steps, plan.training.batch_size, settings.get("mu", 0.0))
+    mu = settings.get("mu", 0.0)
+    return Job(plan, tasks, name, (index - 1) * steps, steps, plan.training.batch_size, mu, privacy)
 
 
 def schedule(config: TrainingConfig, step: int, total: int) -> float:
@@ -95,6 +119,7 @@ def train(
 
     With the moments of the round before, AdamW goes on where it was; without, its first steps have the size of the
     learning rate in every coordinate, whatever the gradient, which at the start of each round undoes the averaging.
+    Adapters begin anew in each round, and so do their moments.
 
     On CUDA the forward pass runs under bfloat16 autocast. On a CPU it never does: there, bfloat16 convolution gradients
     over small volumes are wrong in torch 2.13.
@@ -103,89 +128,89 @@ def train(
     seeds = np.random.SeedSequence([job.plan.seed, zlib.crc32(job.name.encode()), job.first_step])
     rng = np.random.default_rng(seeds)
     torch.manual_seed(int(rng.integers(2**63 - 1)))
-    crops = TrainingCrops(config.crop, config.modality_dropout)
-    total = job.plan.rounds * config.local_steps
     network.to(device).train()
-    trained = _freeze_others(network, job.tasks)
-    anchors = [value.detach().clone() for value in trained] if job.proximal else []
-    optimizer = _optimizer(network, config)
-    _restore(optimizer, network, moments)
+    dense, adapters = _trainable(network, job)
+    trained = dense | (adapters.parameters if adapters else {})
+    anchors = {name: value.detach().clone() for name, value in trained.items()} if job.proximal else {}
+    optimizer = adamw(trained, config)
+    restore(optimizer, dense, moments)
+    crops = TrainingCrops(config.crop, config.modality_dropout)
     order = _endless(len(cases), rng)
-    losses = []
+    private = _private(cases, job, crops, optimizer)
+    total = job.plan.rounds * config.local_steps
+    losses: list[torch.Tensor] = []
     for step in range(job.first_step, job.first_step + job.steps):
-        batch = crops.draw([cases[next(order)] for _ in range(job.batch_size)], rng).to(device)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * schedule(config, step, total)
-        optimizer.zero_grad(set_to_none=True)
+        sample_losses = _sample_losses(network, job, device, max(0.0, 1.0 - step / (FORCED_SHARE * total)))
+        if private is not None:
+            private.take(sample_losses, lambda: _pull_to(anchors, trained, job.proximal))
+        else:
+            batch = crops.draw([cases[next(order)] for _ in range(job.batch_size)], rng)
+            optimizer.zero_grad(set_to_none=True)
+            loss = sample_losses(batch).sum() / job.batch_size
+            if loss.requires_grad:
+                loss.backward()
+                _pull_to(anchors, trained, job.proximal)
+                nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
+                optimizer.step()
+            losses.append(loss.detach())
+        on_step()
+    tensors = {name: value.detach().cpu().numpy().astype(np.float32) for name, value in trained.items()}
+    if adapters:
+        adapters.merge()
+    network.requires_grad_(True).eval()
+    mean = float(torch.stack(losses).mean()) if losses else None
+    return Trained(tensors, moments_of(optimizer, dense), mean, private.done if private else 0)
+
+
+def _trainable(network: MTSUNet, job: Job) -> tuple[dict[str, nn.Parameter], Adapters | None]:
+    """The parameters that the job trains as they are, sorted by name, and its adapters; all others are frozen."""
+    config, parameters = job.plan.training, dict(network.named_parameters())
+    dense = {name: parameters[name] for name in dense_names(parameters, job.tasks, config.parts)}
+    network.requires_grad_(False)
+    for value in dense.values():
+        value.requires_grad_(True)
+    wanted = "adapters" in config.parts
+    return dense, Adapters(network, config.adapter_rank, job.plan.seed, job.round) if wanted else None
+
+
+def _private(
+    cases: Sequence[LoadedCase], job: Job, crops: TrainingCrops, optimizer: torch.optim.Optimizer
+) -> "PrivateSteps | None":
+    if job.privacy is None:
+        return None
+    from client.privacy.steps import PrivateSteps
+
+    asked = job.plan.privacy
+    if asked is None:
+        raise ValueError("a private job of a plan without privacy")
+    return PrivateSteps(cases, crops, asked.crops_per_patient, optimizer, job.privacy, asked.patients_per_step)
+
+
+def _sample_losses(network: MTSUNet, job: Job, device: torch.device, forcing: float) -> "SampleLosses":
+    def losses(drawn: Batch) -> torch.Tensor:
+        batch = drawn.to(device)
         with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
             logits = network(
                 batch.images,
                 batch.present,
                 tumor_mask=batch.tumor_mask,
                 mask_known=batch.mask_known,
-                forcing=max(0.0, 1.0 - step / (FORCED_SHARE * total)),
+                forcing=forcing,
                 tasks=job.tasks,
             )
-        loss = multi_task_loss(logits, batch.targets, config.task_weights)[0].sum() / job.batch_size
-        if loss.requires_grad:
-            loss.backward()
-            if job.proximal:
-                _pull_to(anchors, trained, job.proximal)
-            nn.utils.clip_grad_norm_(trained, config.clip_norm)
-            optimizer.step()
-        losses.append(loss.detach())
-        on_step()
-    network.requires_grad_(True).eval()
-    return Trained(float(torch.stack(losses).mean()), _moments(optimizer, network))
+        return multi_task_loss(logits, batch.targets, job.plan.training.task_weights)[0]
+
+    return losses
 
 
-def _freeze_others(network: MTSUNet, tasks: tuple[str, ...]) -> list[nn.Parameter]:
-    """Leave only the tasks' parameters trainable, and list them in order of name."""
-    parameters = dict(network.named_parameters())
-    names = trained_names(parameters, tasks)
-    network.requires_grad_(False)
-    for name in names:
-        parameters[name].requires_grad_(True)
-    return [parameters[name] for name in names]
-
-
-def _optimizer(network: MTSUNet, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW over what is trainable, the class side with its own peak."""
-    sides: dict[bool, list[nn.Parameter]] = {False: [], True: []}
-    for name, parameter in sorted(network.named_parameters()):
-        if parameter.requires_grad:
-            group = group_of(name)
-            sides[group == CLASS_TRUNK or (group in TASKS and not TASKS[group].is_region)].append(parameter)
-    peaks = {False: config.learning_rate, True: config.class_learning_rate}
-    groups = [{"params": side, "peak": peaks[classes]} for classes, side in sides.items() if side]
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-
-
-def _moments(optimizer: torch.optim.Optimizer, network: MTSUNet) -> Tensors:
-    """`<moment>/<parameter>` -> array, for the parameters that have taken a step."""
-    return {
-        f"{moment}/{name}": optimizer.state[parameter][moment].cpu().numpy()
-        for name, parameter in network.named_parameters()
-        if parameter in optimizer.state
-        for moment in MOMENTS
-    }
-
-
-def _restore(optimizer: torch.optim.Optimizer, network: MTSUNet, moments: Mapping[str, np.ndarray]) -> None:
-    """The inverse of `_moments`, for the parameters that are trained."""
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad and f"step/{name}" in moments:
-            kept = {moment: torch.from_numpy(np.array(moments[f"{moment}/{name}"])) for moment in MOMENTS}
-            optimizer.state[parameter] = {
-                moment: value if moment == "step" else value.to(parameter.device) for moment, value in kept.items()
-            }
-
-
-def _pull_to(anchors: list[torch.Tensor], trained: list[nn.Parameter], strength: float) -> None:
-    """Add the gradient of strength/2 ||w - anchor||^2."""
-    for anchor, value in zip(anchors, trained, strict=True):
-        if value.grad is not None:
-            value.grad.add_(value.detach() - anchor, alpha=strength)
+def _pull_to(anchors: Mapping[str, torch.Tensor], trained: Mapping[str, nn.Parameter], strength: float) -> None:
+    """Add the gradient of strength/2 ||w - anchor||^2, where there are anchors."""
+    for name, anchor in anchors.items():
+        gradient = trained[name].grad
+        if gradient is not None:
+            gradient.add_(trained[name].detach() - anchor, alpha=strength)
 
 
 def _endless(count: int, rng: np.random.Generator) -> Iterator[int]:

@@ -1,13 +1,15 @@
 """The gate: what a reply must be before it can touch the model. A refusal names the site and the reason."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from shared_model.config import Plan
+from shared_model.config import Plan, PrivacyConfig
 from shared_model.errors import RefusedError, WireError
-from shared_model.parameters import GROUPS, Tensors, tasks_of, trained_names
+from shared_model.guarantee import Guarantee
+from shared_model.parameters import GROUPS, Tensors, tasks_of
+from shared_model.parts import before_round
 from shared_model.wire import RELEASE, Terms, Update, check_tensors
 
 
@@ -18,19 +20,26 @@ class Round:
     Attributes:
         run, index, base_digest: of the round in progress.
         base: the weights that were sent.
+        plan: of the run.
     """
 
     run: str
     index: int
     base_digest: str
     base: Tensors
+    plan: Plan
+
+    def before(self, tasks: Sequence[str]) -> Tensors:
+        """What a site with `tasks` trains, as it was sent."""
+        return before_round(self.base, tasks, self.plan.training)
 
 
 def check_terms(terms: Terms, plan: Plan, run: str) -> None:
     """Refuse a site whose terms cannot be right.
 
     Raises:
-        RefusedError: another run or release, tasks beyond the plan, case counts out of range.
+        RefusedError: another run or release, tasks beyond the plan, case counts out of range, less privacy than the
+            plan asks.
     """
     if terms.run != run:
         raise RefusedError("terms are for another run", "restart the site")
@@ -48,6 +57,18 @@ def check_terms(terms: Terms, plan: Plan, run: str) -> None:
             raise RefusedError(
                 f"claims {count} cases for '{group}', outside 1 to {plan.maximum_cases}", "mend the site's counts"
             )
+    _check_privacy(terms.privacy, plan.privacy)
+
+
+def _check_privacy(own: Guarantee | None, asked: PrivacyConfig | None) -> None:
+    """Refuse a site that trains less privately than the plan asks; more so, it may."""
+    if own is None:
+        if asked is not None and asked.required:
+            raise RefusedError("trains without differential privacy, the plan demands it", "leave it out of the plan")
+    elif asked is None:
+        raise RefusedError("trains with differential privacy, the plan has none", "plan with it")
+    elif own.noise < asked.noise or own.clip > asked.clip or own.delta > asked.delta:
+        raise RefusedError("trains with less noise, or a larger clip or delta, than the plan asks", "ask the site")
 
 
 def admit(update: Update, tensors: Mapping[str, np.ndarray], terms: Terms, current: Round) -> Tensors:
@@ -55,7 +76,8 @@ def admit(update: Update, tensors: Mapping[str, np.ndarray], terms: Terms, curre
 
     Raises:
         RefusedError: another run, round or base; a count beyond the one the site opened with; a tensor that is
-            missing, unasked for, of the wrong shape or dtype, or not finite; weights that are the base's.
+            missing, unasked for, of the wrong shape or dtype, or not finite; weights that are the base's; private
+            steps of a site that opened without privacy, or none of one that opened with it.
     """
     if (update.run, update.round, update.base) != (current.run, current.index, current.base_digest):
         raise RefusedError(f"answers round {update.round} of another base", "wait for the next round")
@@ -68,11 +90,13 @@ def admit(update: Update, tensors: Mapping[str, np.ndarray], terms: Terms, curre
                 f"claims {said} cases for '{group}', but opened the run with {opened}",
                 "open the run with true counts",
             )
-    expected = {name: current.base[name] for name in trained_names(current.base, terms.tasks)}
+    if bool(update.spent) != (terms.privacy is not None):
+        raise RefusedError("its private steps are not those of its terms", "open the run again")
+    expected = current.before(terms.tasks)
     try:
         checked = check_tensors(tensors, expected)
     except WireError as error:
         raise RefusedError(error.what, error.remedy) from None
-    if all(np.array_equal(value, current.base[name]) for name, value in checked.items()):
+    if all(np.array_equal(value, expected[name]) for name, value in checked.items()):
         raise RefusedError("sends the round's own weights back: nothing was trained", "train before you answer")
     return checked

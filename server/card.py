@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from server.summary import Privacy
 from shared_model.released import Chosen, Facts
 from shared_model.scores import METRICS, Row
 from shared_model.tasks import TASKS
 
-PRIVACY = "none: updates were not differentially private"
+NO_PRIVACY = "none: updates were not differentially private"
 NOT_DISCLOSED = "not disclosed"
 
 
@@ -18,10 +19,12 @@ class Share:
     Attributes:
         cases: group of parameters -> training cases, as the site rounded them down; empty if it trained none of it.
         rows: what it disclosed of the model's results.
+        privacy: of its training; None if it had none.
     """
 
     cases: dict[str, int]
     rows: tuple[Row, ...]
+    privacy: Privacy | None = None
 
 
 def card(facts: Facts, shares: Sequence[Share]) -> str:
@@ -30,7 +33,7 @@ def card(facts: Facts, shares: Sequence[Share]) -> str:
     kind = "synthetic " if facts.about["synthetic"] else ""
     names = [f"site {number}" for number in range(1, len(shares) + 1)]
     trained = [
-        [name, *(str(share.cases.get(task, "not trained")) for task in tasks), PRIVACY]
+        [name, *(str(share.cases.get(task, "not trained")) for task in tasks), _privacy(share)]
         for name, share in zip(names, shares, strict=True)
         if share.cases
     ]
@@ -51,7 +54,7 @@ def card(facts: Facts, shares: Sequence[Share]) -> str:
         f'"{NOT_DISCLOSED}" is no result, and never zero.',
         _table(["", *(_measure(facts.pooled, task) for task in tasks)], results),
         "## Limits",
-        "\n".join(f"- {line}" for line in _limits(facts)),
+        "\n".join(f"- {line}" for line in _limits(facts, shares)),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -73,13 +76,28 @@ def _choice(chosen: Chosen) -> str:
     )
 
 
-def _limits(facts: Facts) -> list[str]:
+def _privacy(share: Share) -> str:
+    if share.privacy is None:
+        return NO_PRIVACY
+    return f"epsilon {share.privacy.epsilon:.3g} at delta {share.privacy.delta:g}, by the site's own account"
+
+
+def _limits(facts: Facts, shares: Sequence[Share]) -> list[str]:
     lines = [
         "Images have to be prepared as those it was trained on: one grid, brains extracted (`mtsunet-client prepare`).",
         "There is no common test set: other hospitals, scanners and patients may give other results.",
         "Intervals are by theory from sums alone, and rough below about 10 cases.",
-        "Updates were not differentially private: the weights may tell something of the cases they were trained on.",
     ]
+    plain = [share for share in shares if share.cases and share.privacy is None]
+    if plain:
+        lines.append(
+            f"The updates of {len(plain)} of {facts.sites} sites were not differentially private: the weights may tell "
+            "something of the cases they were trained on."
+        )
+    if len(plain) < facts.sites:
+        lines.append(
+            "Epsilon holds for each training patient of its site, in this run alone, and not for the results above."
+        )
     if facts.chosen.by is not None:
         lines.append(
             "The round was chosen by one of these results, which flatters it; other sites may have evaluated others."

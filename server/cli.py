@@ -26,6 +26,7 @@ console = Console(stderr=False, soft_wrap=True)
 Folder = Annotated[Path, typer.Option("--folder", envvar="MTSUNET_COORDINATOR", help="The coordinator's folder.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, as `runs` lists it.")]
 HERE = Path()
+SIZES = [50, 100, 200, 500]
 FOLLOW_SECONDS = 0.5
 ALIVE_SECONDS = 5.0
 """How often a command that follows a run looks at its journal, and asks the server whether its process lives."""
@@ -149,6 +150,20 @@ def run(
     _say(f"run {name}")
     control.start(name)
     _follow(found, name)
+
+
+@app.command("plan-privacy")
+def plan_privacy(
+    plan: Annotated[Path, typer.Argument(help="Plan file (YAML).")],
+    patients: Annotated[list[int] | None, typer.Option(min=1, help="Training patients of a site; repeatable.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Also say the noise that this epsilon needs.")] = None,
+) -> None:
+    """Say what a plan's privacy costs at sites of some sizes, and whether it leaves anything to learn from."""
+    from shared_model.config import Plan, load_config
+    from shared_model.planning import lines
+
+    for line in lines(load_config(Plan, plan), patients or SIZES, epsilon):
+        _say(line)
 
 
 @app.command()

@@ -22,7 +22,8 @@ _HEADS = TypeAdapter(dict[str, str])
 
 
 class Heads(MutableMapping[str, str]):
-    """Site -> head of its audit log, kept in the coordinator's folder over all runs, some of them at the same time.
+    """Site -> head of its audit log, or of its privacy ledger, kept in the coordinator's folder over all runs, some of
+    them at the same time.
 
     Raises, whatever is done with it:
         RunError: the file is damaged.
@@ -91,7 +92,8 @@ def conduct(run: str, connect: Connect) -> None:
     try:
         transport = connect(len(plan.sites), members)
         heads = Heads(coordinator.folder / "heads.json")
-        Federation(store, build(plan.aggregation), transport, note, heads).complete()
+        ledgers = Heads(coordinator.folder / "ledgers.json")
+        Federation(store, build(plan.aggregation), transport, note, heads, ledgers).complete()
     except Exception as error:
         reason = _why(error)
         with suppress(OSError):  # a disk that is full takes no word of it; status() then says what it can

@@ -12,6 +12,7 @@ flower/                Flower's own home
 runs/RUN/              one folder per run (store.py)
 releases/RUN/          released models
 heads.json             head of each site's audit log as last told (conduct.py)
+ledgers.json           the same of its privacy ledger; a new key changes nothing here
 invitations/           what each site joins with (enrolment.py)
 """
 

@@ -13,7 +13,11 @@ from shared_model.parameters import Tensors, group_of
 
 
 def reduce_round(rule: Rule, base: Tensors, replies: Sequence[SpooledReply]) -> Tensors:
-    """The next model. A tensor that no site trained stays bit for bit what it was."""
+    """What a round makes of the tensors that it trains. One that no site trained stays bit for bit what it was.
+
+    Args:
+        base: those tensors before the round.
+    """
     replies = sorted(replies, key=lambda reply: reply.site)
     scales = dict(zip((reply.site for reply in replies), rule.scales([r.norm for r in replies]), strict=True))
     trained = {reply.site: set(reply.names()) for reply in replies}

@@ -8,7 +8,7 @@ from random import SystemRandom
 
 from server.card import Share, card
 from server.coordinator import Coordinator
-from server.results import round_rows
+from server.results import round_rows, site_privacy
 from server.store import RunStore
 from server.summary import Round
 from shared_model.checkpoint import MANIFEST, commit_folder, remove_folder, write_bytes, write_model
@@ -116,4 +116,8 @@ def _shares(store: RunStore, row: Round) -> list[Share]:
     for index in range(1, row.index + 1):
         cases |= {site: reply["cases"] for site, reply in store.record(index)["sites"].items()}
     names = sorted({*cases, *row.sites})
-    return [Share(cases.get(name, {}), row.sites.get(name, ())) for name in SystemRandom().sample(names, len(names))]
+    private = site_privacy(store, row.index)
+    return [
+        Share(cases.get(name, {}), row.sites.get(name, ()), private.get(name))
+        for name in SystemRandom().sample(names, len(names))
+    ]

@@ -161,6 +161,7 @@ def write_report(summary: Summary, slices_of_cases: Sequence[SliceImages], path:
         every_value=every_value(summary),
         tasks=[TASKS[task] for task in tasks],
         rounds=[(one, _round_values(one, tasks)) for one in summary.rounds],
+        private=any(site.privacy for site in summary.sites),
         missing=[one for one in summary.rounds if one.refusals or one.absent or one.flagged],
         curves=_embedded(learning_curves(summary)) if any(one.pooled for one in summary.rounds) else None,
         bars=_embedded(way_bars(summary)) if summary.ways else None,

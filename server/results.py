@@ -1,14 +1,16 @@
 """What a finished run has to tell, read from its store: the sites, the rounds, the bytes."""
 
 from server.store import RunStore
-from server.summary import Missing, Round, Site, Summary, Totals, evaluated
+from server.summary import Missing, Privacy, Round, Site, Summary, Totals, evaluated
 from shared_model.errors import RunError
+from shared_model.guarantee import Steps
 from shared_model.scores import SiteScores
 
 
 def site_rows(store: RunStore, notes: dict[str, tuple[str, ...]]) -> tuple[Site, ...]:
     """The sites that opened the run. Held-out counts are those behind the final evaluation."""
     scores = {row.site: row.evaluation for row in store.evaluated()}
+    private = site_privacy(store, store.last_round())
     return tuple(
         Site(
             name=terms.site,
@@ -16,10 +18,32 @@ def site_rows(store: RunStore, notes: dict[str, tuple[str, ...]]) -> tuple[Site,
             training={task: terms.cases[task] for task in terms.tasks},
             held_out={row.task: row.n for row in scores.get(terms.site, SiteScores()).rows()},
             minimum_cell=terms.minimum_cell,
+            privacy=private.get(terms.site),
             notes=notes.get(terms.site, ()),
         )
         for terms in store.terms()[0]
     )
+
+
+def site_privacy(store: RunStore, last: int) -> dict[str, Privacy]:
+    """With what each private site trained rounds up to `last`, and what that cost by its own account."""
+    guarantees = {terms.site: terms.privacy for terms in store.terms()[0] if terms.privacy is not None}
+    if not guarantees:
+        return {}
+    from shared_model.accounting import epsilon  # it brings torch, by way of Opacus
+
+    spent: dict[str, list[Steps]] = {}
+    for index in range(1, last + 1):
+        for site, answer in store.record(index)["sites"].items():
+            spent[site] = [Steps.from_json(row) for row in answer["spent"]]
+    return {
+        site: Privacy(
+            **own.to_json(),
+            steps=sum(row.steps for row in spent.get(site, [])),
+            epsilon=epsilon(spent.get(site, []), own.delta),
+        )
+        for site, own in guarantees.items()
+    }
 
 
 def round_rows(store: RunStore) -> tuple[Round, ...]:

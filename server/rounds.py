@@ -20,6 +20,7 @@ from shared_model import wire
 from shared_model.config import Plan
 from shared_model.errors import RefusedError, RunError, WireError
 from shared_model.parameters import Tensors, digest
+from shared_model.parts import after_round
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Federation:
 
     Attributes:
         heads: site -> head of its audit log as last told, over all runs; what is put in is kept.
+        ledgers: the same of its privacy ledger.
         terms: node -> what its site opened the run with.
     """
 
@@ -67,6 +69,7 @@ class Federation:
     transport: Transport
     notify: Notify
     heads: MutableMapping[str, str] = field(default_factory=dict)
+    ledgers: MutableMapping[str, str] = field(default_factory=dict)
     run: str = field(init=False)
     plan: Plan = field(init=False)
     terms: dict[str, wire.Terms] = field(init=False, default_factory=dict)
@@ -97,8 +100,7 @@ class Federation:
         refused: Reasons = []
         if new:
             opening = wire.Opening(run=self.run, release=wire.RELEASE, plan=self.plan)
-            heads = {node: self.heads.get(site or "") for node, site in new.items()}
-            headers = {node: wire.encode(opening.model_copy(update={"audit": head})) for node, head in heads.items()}
+            headers = {node: wire.encode(opening.model_copy(update=self._told(site))) for node, site in new.items()}
             self.transport.send(headers, {}, self._deadline())
             for answer in self.transport.receive(self._deadline()):
                 refused += self._join(answer, new.pop(answer.node))
@@ -108,6 +110,15 @@ class Federation:
         known = {terms.site for terms in self.terms.values()} | {row["site"] for row in refused}
         absent = [{"site": site, "reason": "not connected"} for site in self.plan.sites if site not in known]
         return refused, absent
+
+    def _told(self, site: str | None) -> dict[str, str | None]:
+        """What the coordinator last heard of a site's own records, for the site to look whether it still has them."""
+        return {"audit": self.heads.get(site or ""), "ledger": self.ledgers.get(site or "")}
+
+    def _hear(self, site: str, answer: wire.Terms | wire.Update) -> None:
+        self.heads[site] = answer.audit
+        if answer.ledger is not None:
+            self.ledgers[site] = answer.ledger
 
     def _join(self, answer: Answer, site: str | None) -> Reasons:
         """Take a site's terms, or tell why not."""
@@ -124,7 +135,7 @@ class Federation:
             self.notify("refused", row)
             return [row]
         self.terms[answer.node] = terms
-        self.heads[terms.site] = terms.audit
+        self._hear(terms.site, terms)
         return []
 
     def _expect(self, answer: Answer, kind: type[Any]) -> Any:
@@ -146,7 +157,7 @@ class Federation:
     def _round(self, index: int) -> None:
         started = time.monotonic()
         base = self.store.model(index - 1)
-        current = Round(self.run, index, digest(base), base)
+        current = Round(self.run, index, digest(base), base, self.plan)
         size = sum(value.nbytes for value in base.values())
         down = 0
         for _ in range(self.plan.attempts):
@@ -180,7 +191,9 @@ class Federation:
             "bytes_up": sum(reply.file.stat().st_size for reply in replies),
             "seconds": time.monotonic() - started,
         }
-        self.store.commit(index, reduce_round(self.rule, base, replies), [reply.site for reply in replies], record)
+        trained = reduce_round(self.rule, current.before(self.plan.tasks), replies)
+        model = after_round(base, trained, self.plan, index)
+        self.store.commit(index, model, [reply.site for reply in replies], record)
         self.notify("committed", record)
 
     def _missing(self, index: int) -> dict[str, str]:
@@ -222,9 +235,10 @@ class Federation:
             del waiting[answer.node]
             try:
                 update = self._expect(answer, wire.Update)
-                tensors = admit(update, answer.tensors, self.terms[answer.node], current)
-                self.store.spool(update, tensors, update_norm(tensors, current.base))
-                self.heads[site] = update.audit
+                terms = self.terms[answer.node]
+                tensors = admit(update, answer.tensors, terms, current)
+                self.store.spool(update, tensors, update_norm(tensors, current.before(terms.tasks)))
+                self._hear(site, update)
                 self.notify("reply", {"round": current.index, "site": site})
             except (RefusedError, WireError) as error:
                 refused.append({"site": site, "reason": error.what})

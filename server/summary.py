@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from shared_model.checkpoint import write_bytes
 from shared_model.errors import ConfigError
+from shared_model.guarantee import Guarantee
 from shared_model.metrics import Record
 from shared_model.scores import Comparison, Row, SiteScores
 
@@ -21,6 +22,15 @@ def local(site: str) -> str:
     return f"local {site}"
 
 
+class Privacy(Guarantee):
+    """How a site trained privately, and what its rounds cost together."""
+
+    steps: int = Field(ge=0)
+    """Private steps by the site's own ledger, those of lost answers included."""
+    epsilon: float = Field(ge=0)
+    """Of these, at `delta`."""
+
+
 class Site(Record):
     """One site as the coordinator knows it."""
 
@@ -32,6 +42,8 @@ class Site(Record):
     held_out: dict[str, int]
     """Evaluation cases with a label, by task, exact. No entry: suppressed or none."""
     minimum_cell: int = Field(ge=1)
+    privacy: Privacy | None = None
+    """None: it trained without differential privacy."""
     notes: tuple[str, ...] = ()
 
 

@@ -13,9 +13,8 @@ from typing import Literal
 
 import numpy as np
 from opacus.accountants import PRVAccountant, RDPAccountant
-from pydantic import Field
 
-from shared_model.metrics import Record
+from shared_model.guarantee import Steps
 
 Accountant = Literal["prv", "rdp"]
 
@@ -25,16 +24,6 @@ accountant takes minutes there or finds none."""
 RELATIVE_ERROR = 0.005
 LARGEST_ERROR = 0.01
 """Of the PRV accountant, which adds it to its answer."""
-
-
-class Steps(Record):
-    """Optimizer steps that were done, or that could be: one kind of event."""
-
-    rate: float = Field(gt=0, le=1)
-    """Probability that a step takes a patient."""
-    noise: float = Field(ge=0)
-    """Standard deviation of the noise over the clipping norm."""
-    steps: int = Field(ge=0)
 
 
 def epsilon(events: Sequence[Steps], delta: float, accountant: Accountant = "prv") -> float:
@@ -91,6 +80,16 @@ def noise_for(target: float, delta: float, rate: float, steps: int, spent: Seque
         middle = (low + high) / 2
         low, high = (low, middle) if costs(middle) <= target else (middle, high)
     return high
+
+
+def rounds_left(limit: float, delta: float, one: Steps, spent: Sequence[Steps], most: int) -> int:
+    """How many rounds of so many steps, after `spent`, cost at most `limit` in all; no more than `most` are counted."""
+    low, high = -1, most + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        events = [*spent, one.model_copy(update={"steps": middle * one.steps})]
+        low, high = (middle, high) if epsilon(events, delta) <= limit else (low, middle)
+    return max(0, low)
 
 
 def noise_to_signal(noise: float, batch: float, parameters: int) -> float:

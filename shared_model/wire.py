@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from shared_model.config import Config, Name, Plan
 from shared_model.errors import WireError
+from shared_model.guarantee import Guarantee, Steps
 from shared_model.parameters import Tensors
 from shared_model.scores import SiteScores
 
@@ -36,6 +37,8 @@ Release = Annotated[str, Field(max_length=40)]
 Round = Annotated[int, Field(ge=0, le=10_000)]
 AuditHead = Annotated[str, Field(pattern=r"^[0-9]{1,12}:[0-9a-f]{64}$")]
 """Number of lines of a site's audit log, and the hash of the last one."""
+LedgerHead = AuditHead
+"""The same of its privacy ledger."""
 
 
 class Opening(Config):
@@ -47,13 +50,15 @@ class Opening(Config):
     plan: Plan
     audit: AuditHead | None = None
     """The head of the site's audit log as the coordinator last heard it: a log without that line was cut."""
+    ledger: LedgerHead | None = None
+    """The same of its ledger: one without that row is missing, edited or an older copy."""
 
 
 class Terms(Config):
     """Site to coordinator: what it will train and on how many cases.
 
     `cases` maps each group of parameters.GROUPS that the site trains to its labelled cases, rounded down to a multiple
-    of the site's minimum cell.
+    of the site's minimum cell; where it trains privately, to its declared patients.
     """
 
     kind: Literal["terms"] = "terms"
@@ -63,7 +68,10 @@ class Terms(Config):
     tasks: tuple[str, ...]
     cases: dict[str, int]
     minimum_cell: Annotated[int, Field(ge=1)]
+    privacy: Guarantee | None = None
+    """With what it trains privately; None: it does not."""
     audit: AuditHead
+    ledger: LedgerHead | None = None
 
 
 class Work(Config):
@@ -89,8 +97,12 @@ class Update(Config):
     site: Name
     cases: dict[str, int]
     evaluation: OwnScores
-    seconds: float
+    seconds: float | None
+    """Of the work; not told where training is private, since it tells how many patients were drawn."""
+    spent: Annotated[tuple[Steps, ...], Field(max_length=100)] = ()
+    """Private steps of this run so far by the site's ledger, lost ones included; none where training is not private."""
     audit: AuditHead
+    ledger: LedgerHead | None = None
 
 
 class Closing(Config):

@@ -59,19 +59,30 @@ def read_split(path: Path) -> dict[str, bool]:
         raise DataError(f"{path}: cannot be read", "restore it, or delete it to draw anew") from None
 
 
-def stored_split(folder: Path, cases: Sequence[Case], share: float, seed: int) -> Split:
+def alone(case: Case, share: float, seed: int) -> bool:
+    """Whether a patient is held out, by his own hash and whoever the others are: one more patient moves nobody else,
+    as private training needs. The share is met by chance alone.
+    """
+    drawn = hashlib.sha256(f"{seed}/{case.patient}".encode()).digest()
+    return int.from_bytes(drawn[:8]) < share * 2**64
+
+
+def stored_split(folder: Path, cases: Sequence[Case], share: float, seed: int, by_hash: bool = False) -> Split:
     """`split`, where a patient stays on the side that he was drawn to, also when patients come and go.
 
     Args:
         folder: of the site's state; the draw lies in splits/, with a hash for each patient.
+        by_hash: draw each patient `alone`.
 
     Raises:
         DataError: the kept draw cannot be read.
     """
-    path = folder / "splits" / f"{seed}-{share:g}.json"
+    path = folder / "splits" / f"{seed}-{share:g}{'-alone' if by_hash else ''}.json"
     hashes = {case.patient: patient_hash(case.patient) for case in cases}
     stored = read_split(path) if path.exists() else {}
     kept = {patient: stored[name] for patient, name in hashes.items() if name in stored}
+    if by_hash:
+        kept = {case.patient: alone(case, share, seed) for case in cases}
     drawn = split(cases, share, seed, kept)
     now = {**stored, **{hashes[patient]: side for patient, side in kept.items()}}
     if now != stored:

@@ -1,7 +1,7 @@
 """From a simulation plan to sites that can train: the cohort, a config for each site, and every case read once."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from shared_model.config import (
     DataConfig,
     PartitionedSites,
     PolicyConfig,
+    PrivacyPolicy,
     SimulationPlan,
     SiteConfig,
     load_config,
@@ -29,6 +30,7 @@ UNBOUND = PolicyConfig(
     minimum_cases=1,
 )
 """A virtual hospital does what its researcher's plan asks."""
+BEYOND_ALL = 1e9
 Progress = Callable[[int, int], None]
 """Told (done, of how many)."""
 
@@ -105,7 +107,7 @@ def prepare(simulation: SimulationPlan, folder: Path, progress: Progress) -> Pre
                 minimum_cell=simulation.phantoms.minimum_cell,
                 device=simulation.device,
                 state=folder / "sites" / site.name,
-                policy=UNBOUND,
+                policy=_policy(simulation, site.name, read_cases(site.data, simulation.plan.grade_edition), 0.2),
             )
             for site in sites
         )
@@ -121,6 +123,22 @@ def prepare(simulation: SimulationPlan, folder: Path, progress: Progress) -> Pre
             {name: tuple(notes) for name, notes in values["notes"].items()},
             tuple(values["caveats"]),
         )
+
+
+def _policy(simulation: SimulationPlan, site: str, cases: Sequence[Case], held_out: float) -> PolicyConfig:
+    """A virtual hospital declares the patients that it can expect to train on."""
+    if simulation.plan.privacy is None:
+        return UNBOUND
+    privacy = PrivacyPolicy(
+        mode="never" if site in simulation.without_privacy else "as-planned",
+        patients=max(1, round((1 - held_out) * len({case.patient for case in cases}))),
+        minimum_noise=1 / BEYOND_ALL,
+        clip=BEYOND_ALL,
+        epsilon_per_run=BEYOND_ALL,
+        epsilon=BEYOND_ALL,
+        parts=("all", "decoder", "adapters", "heads"),
+    )
+    return UNBOUND.model_copy(update={"privacy": privacy})
 
 
 def _described(gathered: Gathered, simulation: SimulationPlan, folder: Path) -> dict[str, object]:
@@ -141,7 +159,7 @@ def _described(gathered: Gathered, simulation: SimulationPlan, folder: Path) -> 
                 minimum_cell=place.terms.minimum_cell,
                 device=simulation.device,
                 state=folder / "sites" / place.name,
-                policy=UNBOUND,
+                policy=_policy(simulation, place.name, place.cases, place.terms.held_out),
             )
         )
     return {

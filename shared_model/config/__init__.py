@@ -6,9 +6,17 @@
 
 from shared_model.config.base import Config, Name, TaskNames
 from shared_model.config.loading import AnyConfig, load_config, parse_config
-from shared_model.config.plan import AggregationConfig, ModelConfig, Plan, ReleaseConfig, TrainingConfig, Variant
+from shared_model.config.plan import (
+    AggregationConfig,
+    ModelConfig,
+    Plan,
+    PrivacyConfig,
+    ReleaseConfig,
+    TrainingConfig,
+    Variant,
+)
 from shared_model.config.simulation import PartitionedSites, PhantomCohort, SimulatedSite, SimulationPlan
-from shared_model.config.site import DataConfig, Invitation, PolicyConfig, SiteConfig
+from shared_model.config.site import DataConfig, Invitation, PolicyConfig, PrivacyPolicy, SiteConfig
 
 __all__ = [
     "AggregationConfig",
@@ -22,6 +30,8 @@ __all__ = [
     "PhantomCohort",
     "Plan",
     "PolicyConfig",
+    "PrivacyConfig",
+    "PrivacyPolicy",
     "ReleaseConfig",
     "SimulatedSite",
     "SimulationPlan",

@@ -53,6 +53,11 @@ class TrainingConfig(Config):
     """Bound on the L2 norm of a step's gradient."""
     modality_dropout: float = Field(0.1, ge=0, lt=1)
     """Chance that a present modality is hidden from a training crop; one always stays."""
+    parts: tuple[Literal["all", "decoder", "adapters", "heads"], ...] = ("all",)
+    """What is trained, and travels: everything; or some of the small decoder (its three last stages), low-rank adapters
+    of the encoder, and the heads with what the class tasks share. All else stays as the run began."""
+    adapter_rank: int = Field(8, ge=1, le=64)
+    """Rank of the adapters, which are merged into the model after each round."""
     task_weights: dict[str, float] = Field(
         default_factory=lambda: {"wt": 1.0, "tc": 1.0, "et": 1.0, "idh": 2.26, "codeletion": 3.38, "grade": 1.33}
     )
@@ -63,6 +68,8 @@ class TrainingConfig(Config):
         for size in self.crop:
             if size % 32 or size <= 0:
                 raise ValueError(f"crop: {size} is no positive multiple of 32")
+        if not self.parts or len(set(self.parts)) != len(self.parts) or ("all" in self.parts and len(self.parts) > 1):
+            raise ValueError("parts: name each part once, or all alone")
         if max(self.crop) < 64:
             raise ValueError("crop: one side must be 64 or more, or instance norm sees one voxel at the bottleneck")
         known_tasks(tuple(self.task_weights))
@@ -71,6 +78,23 @@ class TrainingConfig(Config):
         if any(weight < 0 for weight in self.task_weights.values()):
             raise ValueError("task_weights: a weight is negative")
         return self
+
+
+class PrivacyConfig(Config):
+    """Differentially private training, patient by patient. A site may use more noise, or decline (docs/privacy.md)."""
+
+    noise: float = Field(1.0, ge=0)
+    """Standard deviation of the noise over `clip`."""
+    clip: float = Field(1.0, gt=0)
+    """Bound on the L2 norm of one patient's gradient, which is cut to it."""
+    patients_per_step: float = Field(16, ge=1, le=10_000)
+    """Patients that a step takes on average, drawn by chance; in the place of training.batch_size."""
+    crops_per_patient: int = Field(1, ge=1, le=16)
+    """Crops of each of them; together they are one sample."""
+    delta: float = Field(1e-5, gt=0, le=1e-3)
+    """Chance that the bound of epsilon does not hold; a site allows at most 1e-5 and 1/10 of 1 over its patients."""
+    required: bool = False
+    """Whether a site that trains without privacy is turned away."""
 
 
 class AggregationConfig(Config):
@@ -113,6 +137,8 @@ class Plan(Config):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     aggregation: AggregationConfig = Field(default_factory=lambda: AggregationConfig())
+    privacy: PrivacyConfig | None = None
+    """Differentially private training at the sites whose policy lets them; none if left out."""
     sites: tuple[Name, ...] = ()
     """The enrolled sites that take part; a simulation has its own."""
     minimum_sites: int = Field(2, ge=1)

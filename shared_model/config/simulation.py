@@ -67,6 +67,8 @@ class SimulationPlan(Config):
     """The BraTS mapping table, for all data sets: a patient who is in two of them is kept in one."""
     pretrained: Path | None = None
     """A BrainSegFounder file to start from."""
+    without_privacy: tuple[Name, ...] = ()
+    """Sites that train without differential privacy where the plan has it."""
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     processes: int = Field(2, ge=1, le=256)
     """Virtual hospitals that train at the same time, one thread each."""

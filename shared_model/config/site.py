@@ -62,6 +62,47 @@ class Invitation(Config):
     """Public key that released models are signed with."""
 
 
+class PrivacyPolicy(Config):
+    """The least that private training must keep at this hospital, whatever a plan asks (docs/privacy.md)."""
+
+    mode: Literal["as-planned", "required", "never"] = "as-planned"
+    """as-planned: privately where the plan has it. required: plans without it are declined. never: without, even where
+    the plan has it; a plan may then turn this hospital away."""
+    data_set: Name = "patients"
+    """Name of the budget. Cases that were in one plan's training and are in another's must share it."""
+    patients: int = Field(ge=1)
+    """Training patients as you declare them, which the coordinator is told: a round number near the truth, chosen once.
+    It is never counted from the data."""
+    minimum_noise: float = Field(0.7, gt=0)
+    """Where a plan asks less noise, this much is used."""
+    clip: float = Field(1.0, gt=0)
+    """Largest clipping norm."""
+    epsilon_per_run: float = Field(8.0, gt=0)
+    """Most that one run may cost."""
+    epsilon: float = Field(16.0, gt=0)
+    """Most that all runs together may cost."""
+    delta: float | None = Field(None, gt=0, lt=1)
+    """Largest delta; min(1e-5, 1/(10 patients)) if left out, and never more."""
+    parts: tuple[Literal["all", "decoder", "adapters", "heads"], ...] = ("decoder", "adapters", "heads")
+    """What a plan may train privately. Everything at once drowns in its own noise at a hospital's size."""
+
+    @property
+    def largest_delta(self) -> float:
+        return self._bound if self.delta is None else self.delta
+
+    @property
+    def _bound(self) -> float:
+        return min(1e-5, 1 / (10 * self.patients))
+
+    @model_validator(mode="after")
+    def _fits(self) -> "PrivacyPolicy":
+        if self.delta is not None and self.delta > self._bound:
+            raise ValueError(f"delta: {self.delta:g} is above {self._bound:g}, min(1e-5, 1/(10 patients))")
+        if self.epsilon_per_run > self.epsilon:
+            raise ValueError("epsilon_per_run: one run cannot cost more than all together")
+        return self
+
+
 class PolicyConfig(Config):
     """What this hospital does for a federation, whatever a plan asks. A plan beyond it is refused, with the reason."""
 
@@ -79,8 +120,8 @@ class PolicyConfig(Config):
     """Fewest training cases with which the hospital takes part."""
     releases: tuple[str, ...] = ()
     """Releases of the coordinator that are accepted; this client's own if left empty."""
-    privacy_floor: float | None = Field(None, gt=0)
-    """Largest epsilon that a plan may cost; a plan without differential privacy is then refused."""
+    privacy: PrivacyPolicy | None = None
+    """How this hospital trains with differential privacy; left out, it declines plans that have it."""
     metrics: tuple[Literal["dice", "auc"], ...] = ("dice", "auc")
     """Which results on held-out cases may leave, where enough cases stand behind them."""
 

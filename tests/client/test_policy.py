@@ -31,7 +31,7 @@ def make_plan(rounds: int = 1, local_steps: int = 1, batch_size: int = 1, **othe
 def refusal(site: SiteConfig, plan: Plan, cases: int = 100) -> str | None:
     """Why the site refuses; None if it takes part."""
     try:
-        check_plan(site, plan, cases)
+        check_plan(site, plan, cases, plan.training.batch_size)
     except RefusedError as error:
         return error.what
     return None
@@ -80,13 +80,6 @@ def test_fewer_cases_than_the_sites_own_minimum_are_refused_without_telling_how_
     assert refusal(site, make_plan(), cases=11) is None
     for cases in (10, 0):
         assert refusal(site, make_plan(), cases) == "fewer than 11 training cases, the site's own minimum"
-
-
-def test_a_privacy_floor_refuses_a_plan_without_privacy() -> None:
-    assert refusal(config(privacy_floor=1000.0), make_plan()) == (
-        "the plan has no differential privacy, the site's policy demands it"
-    )
-    assert refusal(config(privacy_floor=None), make_plan()) is None
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ SITE = {
     "data": {"folder": "cases", "labels": "labels.csv", "read_as": {"idh": {"wt": "wildtype"}}},
     "tasks": ["wt", "idh"],
     "state": "state",
-    "policy": {"rounds": 5, "releases": ["0.1.0"], "privacy_floor": 1.0},
+    "policy": {"rounds": 5, "releases": ["0.1.0"], "privacy": {"patients": 90, "delta": 1e-6}},
 }
 SITES = {
     "plan": {"name": "a", "synthetic": False},

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from client.audit import AuditLog
-from server.card import PRIVACY
+from server.card import NO_PRIVACY
 from server.store import RunStore
 from server.summary import read_summary
 from shared_model.checkpoint import MANIFEST, MODEL, read_model
@@ -151,8 +151,8 @@ def test_the_card_shows_counts_and_results_of_sites_without_names(
     counts = [update["cases"] for update in store.record(1)["sites"].values()]
     trained = [[str(one.get(task, "not trained")) for task in tasks] for one in counts]
     rows = [line.strip("| ").split(" | ")[1:] for line in lines if line.startswith("| site ")]
-    assert sorted(row[:-1] for row in rows if row[-1] == PRIVACY) == sorted(trained)
-    results = [row[0] for row in rows if row[-1] != PRIVACY]
+    assert sorted(row[:-1] for row in rows if row[-1] == NO_PRIVACY) == sorted(trained)
+    results = [row[0] for row in rows if row[-1] != NO_PRIVACY]
     scores = [SiteScores.from_json(one).dice["wt"].finish() for one in sent(store, released.round).values()]
     assert sorted(cell[:5] for cell in results) == sorted(f"{one.value:.3f}" for one in scores if one)
 

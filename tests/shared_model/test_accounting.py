@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from opacus.accountants import RDPAccountant
 from scipy.integrate import quad
 
-from shared_model.accounting import TIGHT_BELOW, Steps, epsilon, noise_for, noise_to_signal
+from shared_model.accounting import TIGHT_BELOW, epsilon, noise_for, noise_to_signal
+from shared_model.guarantee import Steps
 
 DELTA = 1e-5
 GRID = [

@@ -25,7 +25,7 @@ FULL_SITE = SITE.model_copy(
             read_as={"idh": {"WT": "wildtype", "n/a": "unknown", "yes": "mutant"}},
         ),
         "invitation": Path("a long way/" * 12 + "north.yaml"),
-        "policy": PolicyConfig(approve_plans=False, releases=("0.1.0", "1e3"), privacy_floor=3e-05, metrics=()),
+        "policy": PolicyConfig(approve_plans=False, releases=("0.1.0", "1e3"), metrics=()),
         "health_port": 8080,
     }
 )
@@ -100,7 +100,7 @@ def test_any_text_and_number_loads_back(
     tmp_path_factory: pytest.TempPathFactory, text: str, texts: tuple[str, ...], number: float
 ) -> None:
     data = SITE.data.model_copy(update={"layout": text, "cases": texts, "read_as": {text: dict.fromkeys(texts, text)}})
-    policy = PolicyConfig(releases=texts, privacy_floor=number)
+    policy = PolicyConfig(releases=texts, epochs_per_round=number)
     site = SITE.model_copy(update={"data": data, "policy": policy, "state": Path(text)})
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(skeleton(site).encode())
