@@ -40,7 +40,8 @@ if any("flwr-clientapp" in part for part in sys.orig_argv):
 
         def train(self, work, moments):
             time.sleep(2)
-            return {name: value + 0.001 for name, value in self.weights.items()}, {}
+            tensors = {name: value + 0.001 for name, value in self.weights.items()}
+            return types.SimpleNamespace(tensors=tensors, moments={}, private_steps=0)
 
     sys.modules["client.learner"] = types.ModuleType("client.learner")
     sys.modules["client.learner"].Learner = Learner

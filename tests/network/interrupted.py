@@ -54,7 +54,8 @@ if any("flwr-clientapp" in part for part in sys.orig_argv):
                 raise RuntimeError
             draw = np.random.default_rng()
             steps = {name: draw.standard_normal(value.shape, np.float32) for name, value in self.weights.items()}
-            return {name: value + steps[name] for name, value in self.weights.items()}, {}
+            tensors = {name: value + steps[name] for name, value in self.weights.items()}
+            return types.SimpleNamespace(tensors=tensors, moments={}, private_steps=0)
 
     sys.modules["client.learner"] = types.ModuleType("client.learner")
     sys.modules["client.learner"].Learner = Learner
