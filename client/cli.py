@@ -226,7 +226,7 @@ def check(
     from client.data.checks import check_site
     from client.data.reading import read
     from client.data.sheet import write_sheet
-    from client.preflight import machine, network
+    from client.preflight import declared, machine, network
 
     config = load_site(site)
     with _bar() as progress:
@@ -238,7 +238,7 @@ def check(
         asking = progress.add_task("coordinator", total=1)
         seen, refused = network(config)
         progress.update(asking, completed=1)
-        report.findings += found + refused
+        report.findings += found + refused + declared(config, report.patients)
         report.sort()
         if sheet is not None:
             drawing = progress.add_task("contact sheet", total=None)

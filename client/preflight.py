@@ -20,6 +20,8 @@ STATE_MB = 2000.0
 """For kept answers and optimizer moments of the largest preset."""
 CLOCK_SECONDS = 2.0
 """A clock further off is warned of; the coordinator refuses one that is 5 s ahead or 305 s behind."""
+DECLARED_SHARE = 0.25
+"""A declared number of patients that is further off is warned of."""
 DATE_AGE = 1.0
 """Of the coordinator's Date, on average: cut to whole seconds, and made once a second."""
 
@@ -51,6 +53,20 @@ def machine(
         what = f"{free:.0f} MB are free, and the cache needs {needed:.0f} MB"
         found.append(Finding("error", str(config.state), what, "free space, or name another state folder"))
     return facts, found
+
+
+def declared(config: SiteConfig, patients: int) -> list[Finding]:
+    """Whether the patients that private training counts on are near those that there are.
+
+    Args:
+        patients: of the site, held-out ones included.
+    """
+    floor, there = config.policy.privacy, patients * (1 - config.held_out)
+    if floor is None or floor.mode == "never" or abs(floor.patients - there) <= DECLARED_SHARE * there:
+        return []
+    what = f"{floor.patients} training patients are declared, and there are about {there:.0f}"
+    remedy = "declare a number near that, before the first private run"
+    return [Finding("warning", "policy.privacy.patients", what, remedy)]
 
 
 def network(

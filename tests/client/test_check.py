@@ -14,9 +14,9 @@ from PIL import Image
 from client.config import load_site
 from client.connection import Hello
 from client.data.cases import Finding
-from client.preflight import network
+from client.preflight import declared, network
 from client.setup import create
-from shared_model.config import Invitation, SiteConfig
+from shared_model.config import DataConfig, Invitation, PolicyConfig, PrivacyPolicy, SiteConfig
 from tests.federation import Cohort
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,6 +140,17 @@ def test_a_clock_may_be_two_seconds_off(
     assert facts["clock"] == f"{clock} the coordinator's, give or take a second"
     what = f"the site's clock is {clock} the coordinator's"
     assert found == [Finding("warning", "network", what, "let NTP set it")] * warns
+
+
+@pytest.mark.parametrize(("patients", "warned"), [(59, True), (60, False), (80, False), (100, False), (101, True)])
+def test_a_declared_number_far_from_the_truth_is_warned_of(tmp_path: Path, patients: int, warned: bool) -> None:
+    """100 patients of whom a fifth is held out: 80 are trained on."""
+    policy = PolicyConfig(privacy=PrivacyPolicy(patients=patients))
+    data = DataConfig(folder=tmp_path, layout="bids")
+    config = SiteConfig(site="north", data=data, tasks=("wt",), state=tmp_path, policy=policy)
+    found = declared(config, 100)
+    assert [finding.severity for finding in found] == ["warning"] * warned
+    assert all("there are about 80" in str(finding) for finding in found)
 
 
 def test_an_invitation_for_another_site_is_an_error(tmp_path: Path) -> None:

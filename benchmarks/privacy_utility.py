@@ -1,0 +1,265 @@
+"""What privacy costs: a federation of four hospitals with 300 synthetic patients each, at several epsilons.
+
+    python -m benchmarks.privacy_utility [--out runs/privacy_utility]
+
+All cells begin with one model that was trained without privacy on other synthetic patients, as a hospital would begin
+with public weights; it is made once and kept. Each site then takes part in 5 rounds of 10 steps, with 8 patients a step
+on average. Epsilon "none" trains plainly. The last cell trains everything at once, and is there as a warning. Writes
+the table into docs/privacy.md and the plot beside it.
+"""
+
+import argparse
+import math
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from benchmarks.cached_cohort import read_patients, write_patients
+from benchmarks.tables import replace_table
+from client.data.phantom.cohort import HOSPITALS, TEST
+from client.evaluation import measure, predict
+from client.training import Job, round_job, train
+from server.aggregation.fedavg import FedAvg
+from shared_model.accounting import epsilon, noise_for
+from shared_model.checkpoint import encode_tensors, read_json, write_bytes, write_json
+from shared_model.config import Plan, parse_config
+from shared_model.guarantee import Guarantee
+from shared_model.metrics import Estimate, auc_statistic, estimate, mean_statistic
+from shared_model.network import MTSUNet, build_network
+from shared_model.parameters import Tensors, load_shared, shared_state
+from shared_model.parts import after_round, before_round
+from shared_model.planning import size
+from shared_model.scores import CaseResult
+from shared_model.tasks import GRADE_4, REGIONS
+
+SEED, OTHER_SEED = 61, 62
+PATIENTS, TEST_PATIENTS, PRETRAINING_PATIENTS = 300, 120, 300
+ROUNDS, STEPS, EXPECTED = 5, 10, 8
+DELTA, CLIP = 1e-5, 1.0
+PRETRAINING_STEPS, PRETRAINING_BATCH = 400, 4
+PARTS = {"heads": ("heads",), "adapters and heads": ("adapters", "heads"), "all": ("all",)}
+NONE = math.inf
+CELLS = [(parts, target) for parts in list(PARTS)[:2] for target in (NONE, 8.0, 3.0, 1.0)] + [("all", 8.0)]
+MEASURES = ("mean Dice", "IDH AUC", "1p/19q AUC", "grade 4 AUC")
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one cell.
+
+    Attributes:
+        noise, epsilon: of each site; 0 and None for plain training.
+        numbers: trained in a round.
+        values: measure -> value with a 95 % bootstrap interval over test cases.
+        seconds: of all sites' training.
+    """
+
+    noise: float
+    epsilon: float | None
+    numbers: int
+    values: dict[str, Estimate]
+    seconds: float
+
+
+def plan_of(parts: str, noise: float | None) -> Plan:
+    values = {
+        "name": "privacy-utility",
+        "seed": SEED,
+        "synthetic": True,
+        "rounds": ROUNDS,
+        "training": {
+            "local_steps": STEPS,
+            "batch_size": EXPECTED,
+            "crop": [64, 32, 32],
+            "learning_rate": 1e-3,
+            "class_learning_rate": 1e-3,
+            "warmup_steps": 5,
+            "parts": PARTS[parts],
+        },
+        "privacy": noise and {"noise": noise, "clip": CLIP, "patients_per_step": EXPECTED, "delta": DELTA},
+    }
+    return parse_config(Plan, values, "privacy_utility")
+
+
+def pretrained(folder: Path) -> Tensors:
+    """The model that all cells begin with, trained on other patients of one hospital."""
+    path = folder / "pretrained.safetensors"
+    plan = plan_of("all", None)
+    torch.manual_seed(OTHER_SEED)
+    network = build_network(plan.model, plan.tasks)
+    if path.exists():
+        from safetensors.numpy import load_file
+
+        return load_file(path)
+    longer = plan.model_copy(
+        update={"rounds": 1, "training": plan.training.model_copy(update={"local_steps": PRETRAINING_STEPS})}
+    )
+    job = Job(longer, plan.tasks, "pretraining", 0, PRETRAINING_STEPS, PRETRAINING_BATCH)
+    train(network, read_patients(folder / "pretraining"), job, CPU)
+    tensors = shared_state(network)
+    write_bytes(path, encode_tensors(tensors))
+    return tensors
+
+
+def federated(folder: Path, start: Tensors, plan: Plan, guarantee: Guarantee | None) -> Tensors:
+    """The last round's model; sites weigh alike, as they declare the same number of patients."""
+    model = start
+    moments: dict[str, Tensors] = {site: {} for site in HOSPITALS}
+    for index in range(1, ROUNDS + 1):
+        updates = []
+        for site, hospital in HOSPITALS.items():
+            network = loaded(plan, model)
+            tasks = tuple(task for task in plan.tasks if task in hospital.tasks)
+            job = round_job(plan, tasks, site, index, {}, guarantee)
+            done = train(network, read_patients(folder / site), job, CPU, moments[site])
+            moments[site] = done.moments
+            updates.append(done.tensors)
+        before = before_round(model, plan.tasks, plan.training)
+        mean = {name: _mean([update[name] for update in updates if name in update], before[name]) for name in before}
+        model = after_round(model, mean, plan, index)
+    return model
+
+
+def _mean(values: list[np.ndarray], before: np.ndarray) -> np.ndarray:
+    return FedAvg().reduce(values, [1] * len(values), before)
+
+
+def loaded(plan: Plan, tensors: Tensors) -> MTSUNet:
+    network = build_network(plan.model, plan.tasks)
+    load_shared(network, tensors)
+    return network
+
+
+def tested(folder: Path, plan: Plan, model: Tensors) -> dict[str, Estimate]:
+    network = loaded(plan, model).eval()
+    cases = read_patients(folder / TEST)
+    return measured([measure(case, predict(network, case, plan, plan.tasks)) for case in cases])
+
+
+def measured(results: list[CaseResult]) -> dict[str, Estimate]:
+    """Mean Dice over regions that are there, and the AUC of mutant, of codeleted, of grade 4."""
+    dices = [[row.regions[r.name].dice for r in REGIONS if not row.regions[r.name].empty] for row in results]
+    statistics = {"mean Dice": mean_statistic(np.array([np.mean(values) for values in dices]))}
+    for name, task, positive in (
+        ("IDH AUC", "idh", 1),
+        ("1p/19q AUC", "codeletion", 1),
+        ("grade 4 AUC", "grade", GRADE_4),
+    ):
+        scores = [row.probabilities[task][positive] for row in results]
+        statistics[name] = auc_statistic(scores, [row.labels[task] == positive for row in results])
+    found = {name: estimate(statistic, len(results), SEED) for name, statistic in statistics.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def run_cell(folder: Path, parts: str, target: float) -> Outcome:
+    """Train and test one cell, unless it is kept."""
+    torch.set_num_threads(1)
+    path = folder / "cells" / f"{parts}-{target:g}.json".replace(" ", "-")
+    if not path.exists():
+        rate = EXPECTED / PATIENTS
+        noise = 0.0 if target == NONE else noise_for(target, DELTA, rate, ROUNDS * STEPS)
+        plan = plan_of(parts, noise or None)
+        guarantee = Guarantee(noise=noise, clip=CLIP, rate=rate, delta=DELTA) if noise else None
+        started = time.perf_counter()
+        model = federated(folder, pretrained(folder), plan, guarantee)
+        seconds = time.perf_counter() - started
+        cost = epsilon([guarantee.of(ROUNDS * STEPS)], DELTA) if guarantee else None
+        values = {name: value.model_dump() for name, value in tested(folder, plan, model).items()}
+        write_json(path, {"noise": noise, "epsilon": cost, "numbers": size(plan), "values": values, "seconds": seconds})
+    kept = read_json(path)
+    return Outcome(**{**kept, "values": {name: Estimate(**value) for name, value in kept["values"].items()}})
+
+
+def table(begin: dict[str, Estimate], outcomes: dict[tuple[str, float], Outcome]) -> str:
+    lines = [
+        f"Synthetic. Four sites of {PATIENTS} patients, {ROUNDS} rounds of {STEPS} steps, {EXPECTED} patients a step, "
+        f"clip {CLIP:g}, delta {DELTA:g}; one seed, {TEST_PATIENTS} test cases, 95 % bootstrap over cases.",
+        "",
+        f"| trained | numbers | epsilon | noise | {' | '.join(MEASURES)} |",
+        "|---|---|---|---|" + "---|" * len(MEASURES),
+        f"| nothing: the beginning | 0 | | | {_values(begin)} |",
+    ]
+    for (parts, _), found in outcomes.items():
+        cost = "none" if found.epsilon is None else f"{found.epsilon:.2g}"
+        noise = f"{found.noise:.2f}" if found.noise else "none"
+        lines.append(f"| {parts} | {found.numbers} | {cost} | {noise} | {_values(found.values)} |")
+    return "\n".join(lines)
+
+
+def _values(values: dict[str, Estimate]) -> str:
+    return " | ".join(f"{values[m].value:.3f} ({values[m].low:.3f} to {values[m].high:.3f})" for m in MEASURES)
+
+
+def _bounds(value: Estimate) -> tuple[float, float]:
+    return (
+        value.value if value.low is None else value.low,
+        value.value if value.high is None else value.high,
+    )
+
+
+def plot(begin: dict[str, Estimate], outcomes: dict[tuple[str, float], Outcome], path: Path) -> None:
+    """Each measure against epsilon, with intervals; the beginning as a dotted line."""
+    figure = Figure(figsize=(10, 2.9), layout="constrained")
+    panels = figure.subplots(1, len(MEASURES))
+    places = {1.0: 0, 3.0: 1, 8.0: 2, NONE: 3}
+    colours = {"heads": "#0072B2", "adapters and heads": "#009E73", "all": "#D55E00"}
+    for axes, name in zip(panels, MEASURES, strict=True):
+        for number, parts in enumerate(PARTS):
+            cells = [(places[target], found.values[name]) for (own, target), found in outcomes.items() if own == parts]
+            cells.sort(key=lambda cell: cell[0])
+            x = [place + 0.08 * (number - 1) for place, _ in cells]
+            y = [value.value for _, value in cells]
+            bounds = [_bounds(value) for _, value in cells]
+            errors = [
+                [a - low for a, (low, _) in zip(y, bounds, strict=True)],
+                [high - a for a, (_, high) in zip(y, bounds, strict=True)],
+            ]
+            axes.errorbar(x, y, errors, marker="o", markersize=4, capsize=2, color=colours[parts], label=parts)
+        axes.axhline(begin[name].value, color="#333333", linestyle=":", linewidth=1)
+        axes.set_title(name, fontsize=9)
+        axes.set_xticks(list(places.values()), ["1", "3", "8", "none"])
+        axes.set_xlabel("epsilon", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(fontsize=7, frameon=False)
+    figure.suptitle("synthetic data", fontsize=8, x=0.99, ha="right")
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure what privacy costs on the synthetic cohort.")
+    parser.add_argument("--out", type=Path, default=Path("runs/privacy_utility"))
+    out = parser.parse_args().out
+    started = time.perf_counter()
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        write_patients(out / "pretraining", "alder", PRETRAINING_PATIENTS, OTHER_SEED, pool)
+        for site in HOSPITALS:
+            write_patients(out / site, site, PATIENTS, SEED, pool)
+        write_patients(out / TEST, TEST, TEST_PATIENTS, SEED, pool)
+        print(f"patients: {time.perf_counter() - started:.0f} s", flush=True)
+        began = time.perf_counter()
+        first = pool.submit(pretrained, out).result()
+        left_out = time.perf_counter() - began
+        begin = tested(out, plan_of("all", None), first)
+        outcomes = {}
+        found = pool.map(partial(run_cell, out), *zip(*CELLS, strict=True))
+        for cell, outcome in zip(CELLS, found, strict=True):
+            outcomes[cell] = outcome
+            print(cell, asdict(outcome), flush=True)
+    text = table(begin, outcomes)
+    print(text)
+    print(f"{(time.perf_counter() - started - left_out) / 60:.0f} min, the first model left out")
+    replace_table(Path("docs/privacy.md"), "privacy utility", text)
+    plot(begin, outcomes, Path("docs/privacy-utility.png"))
+
+
+if __name__ == "__main__":
+    main()
