@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from shared_model.accounting import epsilon, noise_for, noise_to_signal
 from shared_model.config import Plan
 from shared_model.errors import ConfigError
@@ -61,8 +59,7 @@ def costs(plan: Plan, patients: Sequence[int], wanted: float | None) -> list[Cos
 
 def size(plan: Plan) -> int:
     """Numbers that a site with all tasks trains and sends in a round of this plan."""
-    with torch.device("meta"):
-        network = build_network(plan.model, plan.tasks)
+    network = build_network(plan.model, plan.tasks)
     return trained_size({name: tuple(value.shape) for name, value in network.named_parameters()}, plan)
 
 
