@@ -18,7 +18,7 @@ test: $(INSTALLED) lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(INSTALLED)
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long -n 2 --dist loadfile --no-loadscope-reorder
 
 test-kills: $(INSTALLED)
 	$(BIN)/python -m pytest -m kills -n 2 --dist worksteal tests/faults

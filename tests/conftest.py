@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.federation import Cohort, make_small_cohort
 
 torch.set_num_threads(1)
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 FIRST = (
-    *("simulation/test_federation", "network/test_run", "network/test_recovery", "preparation/test_prepare"),
-    *("real/test_overlap", "network/"),
+    *("simulation/test_federation", "network/test_run", "network/test_recovery", "real/test_overlap", "network/"),
+    *("preparation/test_prepare",),
 )
 """The files that take longest, so that no worker is left alone with one at the end."""
 

@@ -66,6 +66,7 @@ def written_run(
             "seconds": 1.0,
         }
         store.commit(index, {"missing_token": tensors["missing_token"] + index}, list(cases), record)
+    store.write_terms([], [])
     if closed:
         final = evaluations[-1].items() if evaluations else ()
         store.write_evaluated(

@@ -65,7 +65,7 @@ def test_the_first_lines_by_hand(log: AuditLog) -> None:
     assert log.lines() == log.path.read_text().splitlines()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.text(), FACTS), max_size=5))
 def test_what_was_appended_is_whole_and_contained(lines: list[tuple[str, dict[str, object]]]) -> None:
     with log_of(b"") as log:
@@ -85,7 +85,7 @@ def test_another_number_or_hash_is_not_contained(log: AuditLog) -> None:
     assert not log.contains(f"3:{START}")
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(data=st.data(), mask=st.integers(1, 255))
 def test_a_changed_byte_shows(written: list[bytes], data: st.DataObject, mask: int) -> None:
     changed = bytearray(b"".join(written))
@@ -94,7 +94,6 @@ def test_a_changed_byte_shows(written: list[bytes], data: st.DataObject, mask: i
         assert log.verify() is not None
 
 
-@settings(deadline=None)
 @given(data=st.data(), piece=st.binary(min_size=1, max_size=3))
 def test_bytes_put_in_or_taken_out_show(written: list[bytes], data: st.DataObject, piece: bytes) -> None:
     whole = b"".join(written)

@@ -69,7 +69,7 @@ def attack(decoder: Decoder, folder: Path) -> None:
     taken = given_in_all = 0
     slowest = 0.0
 
-    @settings(max_examples=decoder.examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=decoder.examples, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(decoder.payloads)
     def one(payload: bytes) -> None:
         nonlocal taken, given_in_all, slowest

@@ -273,6 +273,7 @@ def test_cmd_without_t2_or_flair_is_the_learned_vector(gone: int, images: torch.
     assert all(torch.count_nonzero(gradient) == 0 for gradient in gradients.values())
 
 
+@pytest.mark.long
 def test_base_trains_at_96_cubed(two_threads: None) -> None:
     """Forward and backward of the full-size network on its usual crop."""
     network = build_network(_config(preset="base"), EVERY)

@@ -7,13 +7,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server.superlink.shell import FOLDER, build
 from shared_model import shell, wire
 
-patient = settings(deadline=None)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -77,7 +76,6 @@ def test_a_changed_settings_file_is_refused_though_the_names_are_right() -> None
     )
 
 
-@patient
 @given(st.integers(0, len(shell.CONTENT) - 1), st.integers(1, 255))
 def test_any_changed_byte_is_refused(place: int, mask: int) -> None:
     changed = bytearray(shell.CONTENT)
@@ -87,7 +85,6 @@ def test_any_changed_byte_is_refused(place: int, mask: int) -> None:
     assert hashlib.sha256(changed).hexdigest() in told
 
 
-@patient
 @given(st.binary())
 def test_any_bytes_are_refused(content: bytes) -> None:
     assert hashlib.sha256(content).hexdigest() in (shell.fault(content) or "")

@@ -14,13 +14,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared_model import signing
 from shared_model.errors import ConfigError
 
-patient = settings(deadline=None)
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 KEY = ec.generate_private_key(ec.SECP384R1())
 ORDER = int(
@@ -118,7 +117,6 @@ def test_ssh_keygen_prints_the_same_public_key_and_fingerprint(tmp_path: Path) -
     assert (bits, fingerprint) == ("384", signing.fingerprint(public))
 
 
-@patient
 @given(st.text() | st.text(max_size=30).map(lambda text: f"ecdsa-sha2-nistp384 {text}"))
 def test_any_text_is_no_public_key(line: str) -> None:
     refusal(lambda: signing.from_line(line))
@@ -174,13 +172,11 @@ def test_a_missing_header_is_nobody(name: str) -> None:
     assert signing.verify_headers({key: value for key, value in GENUINE.items() if key != name}, NOW) is None
 
 
-@patient
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, TEXTS)).filter(bool))
 def test_garbled_headers_are_nobody(garbled: dict[str, str]) -> None:
     assert signing.verify_headers(GENUINE | garbled, NOW) is None
 
 
-@patient
 @given(st.sampled_from(NAMES), st.integers(0, 10_000), st.characters(max_codepoint=0x17F))
 def test_a_changed_character_makes_nobody_or_the_same_request(name: str, place: int, character: str) -> None:
     text = GENUINE[name]
@@ -224,7 +220,6 @@ def test_a_release_is_known_by_its_key(release_key: Path, tmp_path: Path) -> Non
     )
 
 
-@patient
 @given(data=st.data(), manifest=st.binary(min_size=1), which=st.integers(0, 2), mask=st.integers(1, 255))
 def test_any_changed_byte_is_no_release(
     release_key: Path, data: st.DataObject, manifest: bytes, which: int, mask: int
@@ -235,7 +230,6 @@ def test_any_changed_byte_is_no_release(
     assert not signing.release_is_genuine(parts[0].hex(), bytes(parts[1]), parts[2].hex())
 
 
-@patient
 @given(st.text(), st.text())
 def test_any_text_is_no_release(release_key: Path, public: str, signature: str) -> None:
     genuine = signing.release_public_key(release_key)

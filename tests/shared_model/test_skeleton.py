@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server.coordinator import CoordinatorConfig
@@ -94,7 +94,6 @@ def test_a_skeleton_reads_like_this() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(st.text(), st.lists(st.text()).map(tuple), st.floats(min_value=0, exclude_min=True, allow_infinity=False))
 def test_any_text_and_number_loads_back(
     tmp_path_factory: pytest.TempPathFactory, text: str, texts: tuple[str, ...], number: float

@@ -73,9 +73,7 @@ damages = st.one_of(
 )
 
 
-@settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=200, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(FILES), damages)
 @example("t1", ("cut", 0.0, 0))
 @example("seg", ("header", 40, 4))
@@ -335,7 +333,7 @@ def test_a_symlink_loop_is_one_line(sound: tuple[Path, dict[str, bytes]], tmp_pa
         one_line(caught.value)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(st.binary(max_size=400), st.booleans())
 def test_any_bytes_are_a_table_or_one_line(content: bytes, with_header: bool) -> None:
     import tempfile

@@ -115,7 +115,7 @@ def test_orientation_of_the_file_does_not_matter(tmp_path: Path) -> None:
     size=st.tuples(*[st.integers(1, 4)] * 3),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_writing_puts_each_voxel_at_its_place_in_mm(
     tmp_path_factory: pytest.TempPathFactory,
     axes: list[int],

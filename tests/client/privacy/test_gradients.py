@@ -22,6 +22,8 @@ from shared_model.network import MTSUNet, build_network
 from shared_model.tasks import CLASSES, MISSING, REGIONS, TASKS
 from tests.client.privacy.restructured import restructure
 
+pytestmark = pytest.mark.long
+
 PATIENTS = 3
 WEIGHTS = {name: 1.0 + index for index, name in enumerate(TASKS)}
 Gradients = list[dict[str, torch.Tensor]]

@@ -149,7 +149,7 @@ def test_a_ledger_that_is_not_the_last_one_stops_the_site(tmp_path: Path, how: s
 OPERATIONS = st.lists(st.tuples(st.sampled_from(["reserve", "book", "abandon"]), st.integers(0, 10)), max_size=12)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OPERATIONS)
 def test_the_total_is_that_of_the_audit_log_and_never_falls_below_what_was_done(
     tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, int]]

@@ -20,6 +20,8 @@ from shared_model.config import DataConfig, SiteConfig
 from shared_model.errors import ConfigError
 from tests.heads import Head, make_head, scan_all
 
+pytestmark = pytest.mark.long
+
 HEADER = "case,patient,idh,codel_1p19q,grade_histologic,grade_who2021,t1,t1ce,t2,flair,seg"
 
 
