@@ -24,7 +24,8 @@ pytestmark = pytest.mark.long
 PRIVATE: dict[str, Any] = {
     **{key: value for key, value in PLAN.items() if key != "release"},
     "name": "private",
-    "sites": ["alder", "birch"],
+    "sites": ["alder"],
+    "minimum_sites": 1,
     "rounds": 2,
     "tasks": ["wt", "idh"],
     "attempts": 1,
@@ -74,7 +75,7 @@ def private(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def test_one_site_trains_privately_and_the_other_plainly(private: Private) -> None:
-    said = private.world.command("run", str(private.plan("mixed")))
+    said = private.world.command("run", str(private.plan("mixed", sites=["alder", "birch"], minimum_sites=2)))
     run = said.splitlines()[0].removeprefix("run ")
     assert spent(private.ledger.entries(), "patients", run) == [ONE, ONE]
     private.world.command("report", run)
