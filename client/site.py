@@ -129,11 +129,6 @@ class Site:
     def _ledger_head(self) -> str | None:
         return self.spending.head if self.spending is not None else None
 
-    def _load(self, tensors: Tensors, base: str) -> None:
-        if digest(tensors) != base:
-            raise RefusedError("the weights are not those that the message names", "send the round again")
-        self.learner.load(tensors)
-
     def work(self, work: wire.Work, base: Tensors) -> tuple[wire.Update, Tensors]:
         """Evaluate the weights, train them, and answer; a repeated message gets the answer already made.
 
@@ -149,9 +144,10 @@ class Site:
             return kept
         if work.round > self.plan.rounds:
             raise RefusedError(f"the plan has no round {work.round}", "open a run of a longer plan")
+        _check_base(base, work.base)
         reservation = self.spending.reserve(work.round) if self.spending is not None else 0
         started = time.monotonic()
-        self._load(base, work.base)
+        self.learner.load(base)
         evaluation = self._evaluate(work.round - 1)
         trained = self.learner.train(work, self.answers.moments(work))
         if self.spending is not None:
@@ -173,7 +169,8 @@ class Site:
 
     def close(self, closing: wire.Closing, final: Tensors) -> wire.Evaluated:
         """Evaluate the final weights and forget the run's kept answers."""
-        self._load(final, closing.base)
+        _check_base(final, closing.base)
+        self.learner.load(final)
         disclosed = self._disclosed(self._evaluate(closing.round))
         self.answers.forget(self.run)
         self.withdrawals.end(self.run)
@@ -190,3 +187,8 @@ class Site:
         if self.withdrawals.suppresses(self.run, self.config.minimum_cell):
             return SiteScores()
         return permitted(self.config, disclose(evaluation, self.config.minimum_cell))
+
+
+def _check_base(tensors: Tensors, base: str) -> None:
+    if digest(tensors) != base:
+        raise RefusedError("the weights are not those that the message names", "send the round again")

@@ -15,6 +15,8 @@ import yaml
 from server.summary import read_summary
 from tests.real import real_data
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 SITES = {
     "north": (["BraTS2021_01476", "BraTS2021_01477"], "regions", ["wt", "tc", "et", "idh", "codeletion", "grade"]),

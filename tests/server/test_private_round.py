@@ -148,6 +148,8 @@ def test_within_a_run_neither_more_rounds_nor_the_same_one_anew_get_beyond_the_b
     other = {name: value + 1 for name, value in base.items()}
     again = worked(site, work.model_copy(update={"base": digest(other)}), other)
     assert isinstance(again, wire.Refusal) and "round 1 could bring the epsilon of this run" in again.reason
+    torn = worked(site, work.model_copy(update={"base": "f" * 64}), base)
+    assert isinstance(torn, wire.Refusal) and "weights are not those" in torn.reason
     more = worked(site, work.model_copy(update={"round": 2}), base)
     assert isinstance(more, wire.Refusal) and more.reason == "the plan has no round 2"
     strange = worked(site, work.model_copy(update={"plan": make_plan(rounds=2).digest()}), base)

@@ -136,13 +136,8 @@ def still_alive(members: set[int]) -> list[psutil.Process]:
     return psutil.wait_procs(there, timeout=10)[1]
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [
-        "federation/spool/0001/*/header.json",
-        pytest.param("federation/rounds/0001/record.json", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("moment", ["federation/spool/0001/*/header.json", "federation/rounds/0001/record.json"])
 def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_bytes(
     moment: str, unbroken: Path, cohort: Cohort, tmp_path: Path
 ) -> None:

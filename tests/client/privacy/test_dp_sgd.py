@@ -12,11 +12,14 @@ EXPECTED = 4.0
 CHANCE = 1e-6
 
 
-@pytest.fixture
-def network() -> nn.Sequential:
+NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=NO_CUDA)])
+def network(request: pytest.FixtureRequest) -> nn.Sequential:
     torch.manual_seed(0)
     layers = [nn.Conv3d(2, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.GELU(), nn.Flatten(), nn.Linear(4 * 27, 3)]
-    return nn.Sequential(*layers).double()
+    return nn.Sequential(*layers).double().to(request.param)
 
 
 def patient(index: int) -> torch.Tensor:
@@ -27,7 +30,8 @@ def patient(index: int) -> torch.Tensor:
 def loss_of(network: nn.Module, index: int) -> torch.Tensor:
     if index % 3 == 2:
         return torch.zeros(())
-    return network(patient(index)).square().sum(1).mean() * (1 + 10 * (index % 2))
+    device = next(network.parameters()).device
+    return network(patient(index).to(device)).square().sum(1).mean() * (1 + 10 * (index % 2))
 
 
 def private(network: nn.Module, noise: float, clip: float) -> PrivateOptimizer:
@@ -86,7 +90,7 @@ def test_noise_has_the_scale_of_clip_and_multiplier(network: nn.Sequential, pati
             private_step(one, patients, lambda index: loss_of(network, index))
             places.append(torch.cat([parameter.detach().flatten() for parameter in network.parameters()]))
         drawn.append(places[1] - places[0])
-    values = torch.cat(drawn).numpy()
+    values = torch.cat(drawn).cpu().numpy()
     assert stats.kstest(values, "norm", args=(0, noise * clip / EXPECTED)).pvalue > CHANCE
     assert optimizer.steps == 60
 
