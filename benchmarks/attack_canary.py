@@ -19,7 +19,7 @@ from client.privacy.dp_sgd import PrivateOptimizer, private_step
 from client.privacy.randomness import SecureStream
 from shared_model.accounting import Steps, epsilon, noise_for
 
-CLAIM, DELTA, CONFIDENCE = 1.0, 1e-5, 0.999
+CLAIM, DELTA, CONFIDENCE, SEED = 1.0, 1e-5, 0.999, 1
 WIDTH, CLASSES, STEPS, CLIP = 64, 32, 4, 0.5
 """The head, one canary a weight; steps; and a clipping norm that is not 1, so that a lost factor shows."""
 LENGTH = 3.0
@@ -141,6 +141,10 @@ def audit(mechanism: str, seed: int, width: int = WIDTH, classes: int = CLASSES,
     rights = [int((guess(scores, count) == signs).sum()) for count in counts]
     bounds = tuple(lower_bound(canaries, *pair, DELTA, CONFIDENCE) for pair in zip(counts, rights, strict=True))
     return Audit(mechanism, canaries, noise, None if true == inf else true, rights[0] / counts[0], bounds)
+
+
+def run() -> list[Audit]:
+    return [audit(mechanism, SEED) for mechanism in MECHANISMS]
 
 
 def table(audits: list[Audit]) -> str:
