@@ -1,17 +1,19 @@
 """Inversion of one site's update where it is easiest: one patient, one crop, one step of plain SGD.
 
 The update divided by the learning rate is the gradient. The attacker knows the weights before, the patient's mask where
-an image is sought, and that there is no dropout. Four attacks:
+an image is sought, and that there is no dropout. The attacks:
 
 * labels: the last layer's bias gradient is softmax - one-hot, negative at the true class alone;
 * features: a linear layer's weight gradient is bias gradient x input, so its input, the vectors of TAFE and CMD,
   is a quotient (as in Phong et al. 2018), exact without noise;
-* patient: whose of so many known crops gives the gradient that is nearest to the update;
+* patient: whose of so many known crops gives the gradient that is nearest to the update; and whether a known patient
+  is in it, or nobody: by how far the update goes along his gradient, the best test there is against Gaussian noise;
 * image: T2 and FLAIR in the tumour, by matching gradients (`benchmarks/attack_image.py`).
 """
 
 import copy
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from client.privacy.randomness import SecureStream
 from shared_model.accounting import noise_for
 from shared_model.config import ModelConfig
 from shared_model.losses import multi_task_loss
+from shared_model.metrics import auc
 from shared_model.network import MTSUNet, build_network
 from shared_model.network.heads import ClassHead
 from shared_model.tasks import CLASSES, MISSING, TASKS
@@ -32,8 +35,8 @@ CANDIDATES, SEED, DELTA = 16, 9, 1e-5
 CLIP, UNCLIPPED = 1.0, 1e9
 EPSILONS = (None, 8.0, 1.0)
 """Of the step; None is a plain one."""
-VICTIMS = 3
-"""Candidates whose image is sought."""
+VICTIMS, DRAWS = 3, 2
+"""Candidates whose image is sought, and steps over each candidate where there is noise."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Inversion:
         labels: share of class labels read rightly.
         features: correlation of the recovered features with the true ones, both less the mean of the other patients'.
         picked: share of patients picked rightly out of CANDIDATES.
+        found: AUC of the test whether a patient is in an update or nobody.
         image: mean over VICTIMS.
     """
 
@@ -53,6 +57,7 @@ class Inversion:
     labels: float
     features: float
     picked: float
+    found: float
     image: Quality
 
 
@@ -73,13 +78,13 @@ def loss_of(network: MTSUNet, images: torch.Tensor, batch: Batch) -> torch.Tenso
     return multi_task_loss(logits, batch.targets, WEIGHTS)[0].sum()
 
 
-def update_of(network: MTSUNet, batch: Batch, noise: float, clip: float) -> Gradient:
-    """What one step over this patient takes from each weight, at a learning rate of 1."""
+def update_of(network: MTSUNet, batch: Batch | None, noise: float, clip: float) -> Gradient:
+    """What one step over this patient, or over nobody, takes from each weight, at a learning rate of 1."""
     moved = copy.deepcopy(network)
-    optimizer = PrivateOptimizer(
-        torch.optim.SGD(moved.parameters(), lr=1.0), SecureStream(), noise=noise, clip=clip, expected=1.0
-    )
-    private_step(optimizer, [0], lambda _: loss_of(moved, batch.images, batch))
+    descent = torch.optim.SGD(moved.parameters(), lr=1.0)
+    optimizer = PrivateOptimizer(descent, SecureStream(), noise=noise, clip=clip, expected=1.0)
+    drawn = [] if batch is None else [batch]
+    private_step(optimizer, range(len(drawn)), lambda row: loss_of(moved, drawn[row].images, drawn[row]))
     after = dict(moved.named_parameters())
     return {name: (value - after[name]).detach() for name, value in network.named_parameters()}
 
@@ -161,24 +166,37 @@ def mean_quality(view: Scene, images: list[torch.Tensor]) -> Quality:
 
 
 def attack(view: Scene, epsilon: float | None) -> Inversion:
-    """All four attacks on one kind of step; the first three on each candidate in turn."""
+    """All attacks on one kind of step, over each candidate in turn; the image for the first VICTIMS."""
     noise = 0.0 if epsilon is None else noise_for(epsilon, DELTA, 1.0, 1)
     clip = UNCLIPPED if epsilon is None else CLIP
     known = torch.stack([flat(update_of(view.network, batch, 0.0, clip)) for batch in view.batches])
-    right, like, picked, images = [], [], [], []
-    for index, batch in enumerate(view.batches):
-        update, others = update_of(view.network, batch, noise, clip), view.others[index]
+    right, like, picked = [], [], []
+    with_him, without = [], []
+    images: list[torch.Tensor] = []
+    for index in [*range(CANDIDATES)] * (DRAWS if noise else 1):
+        batch, others = view.batches[index], view.others[index]
+        update, empty = (update_of(view.network, who, noise, clip) for who in (batch, None))
         right += [a == b for a, b in zip(read_labels(update), batch.targets.classes[0].tolist(), strict=True)]
         features = read_features(update)
         like.append(correlation(features - others, view.features[index] - others))
         picked.append(pick(flat(update), known) == index)
-        if index < VICTIMS:
+        with_him.append(float(flat(update) @ known[index] / known[index].norm()))
+        without.append(float(flat(empty) @ known[index] / known[index].norm()))
+        if len(images) < VICTIMS:
             vector = features if epsilon is None else others  # what is read through noise is worse than a guess
             images.append(match(view.network, batch, update, vector, expected(view.batches, index)))
-            print(f"inversion, epsilon {epsilon}: image {index + 1} of {VICTIMS}", flush=True)
-    name = "plain" if epsilon is None else f"epsilon {epsilon:g}"
-    means = [float(np.mean(values)) for values in (right, like, picked)]
-    return Inversion(name, epsilon, noise, means[0], means[1], means[2], mean_quality(view, images))
+            print(f"inversion, epsilon {epsilon}: image {len(images)} of {VICTIMS}", flush=True)
+    found = auc(with_him + without, [True] * len(with_him) + [False] * len(without))
+    return Inversion(
+        step="plain" if epsilon is None else f"epsilon {epsilon:g}",
+        epsilon=epsilon,
+        noise=noise,
+        labels=float(np.mean(right)),
+        features=float(np.mean(like)),
+        picked=float(np.mean(picked)),
+        found=cast(float, found),
+        image=mean_quality(view, images),
+    )
 
 
 def unseen(view: Scene) -> Inversion:
@@ -186,7 +204,16 @@ def unseen(view: Scene) -> Inversion:
     labels = torch.cat([batch.targets.classes for batch in view.batches])  # (n, tasks)
     commonest = (labels == labels.mode(dim=0).values).double().mean()
     images = [expected(view.batches, index) for index in range(VICTIMS)]
-    return Inversion("no update seen", None, 0.0, float(commonest), 0.0, 1 / CANDIDATES, mean_quality(view, images))
+    return Inversion(
+        step="no update seen",
+        epsilon=None,
+        noise=0.0,
+        labels=float(commonest),
+        features=0.0,
+        picked=1 / CANDIDATES,
+        found=0.5,
+        image=mean_quality(view, images),
+    )
 
 
 def run() -> list[Inversion]:
@@ -199,13 +226,14 @@ def table(found: list[Inversion]) -> str:
         f"{CANDIDATES} synthetic patients in turn, one crop of {' x '.join(map(str, CROP))}, one step each; delta "
         f"{DELTA:g}. Image: T2 and FLAIR in the tumour, mean of {VICTIMS} patients, {ITERATIONS} steps of matching.",
         "",
-        "| step | noise | labels right | features, correlation | patient picked | image, correlation | SSIM | PSNR |",
-        "|---|---|---|---|---|---|---|---|",
+        "| step | noise | labels right | features, correlation | patient picked | he or nobody, AUC "
+        "| image, correlation | SSIM | PSNR |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found:
         image = row.image
         lines.append(
             f"| {row.step} | {row.noise:.2f} | {row.labels:.2f} | {row.features:.2f} | {row.picked:.2f} "
-            f"| {image.correlation:.2f} | {image.ssim:.2f} | {image.psnr:.1f} |"
+            f"| {row.found:.2f} | {image.correlation:.2f} | {image.ssim:.2f} | {image.psnr:.1f} |"
         )
     return "\n".join(lines)

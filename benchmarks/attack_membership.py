@@ -30,7 +30,7 @@ from shared_model.network import MTSUNet, build_network
 from shared_model.network.tumor_aware import LEVELS, TumorAwarePooling, tumor_pool
 from shared_model.tasks import CLASSES, MISSING, TASKS
 
-PATIENTS, MODELS, CROPS, STEPS, RATE = 48, 16, 2, 100, 0.5
+PATIENTS, MODELS, CROPS, STEPS, RATE = 48, 24, 2, 100, 0.5
 CLIP, LEARNING_RATE = 1.0, 1e-3
 UNCLIPPED = 1e9
 SEED, DELTA, FPR = 7, 1e-5, 0.1
@@ -59,6 +59,7 @@ class Membership:
     """What the attacks find of one way of training.
 
     Attributes:
+        start: mean loss of a patient before training.
         losses: mean over models, of a patient who trained the model, and of one who did not.
         threshold: AUC, and true positives at FPR, of the threshold on the loss.
         ratio: the same of the likelihood ratio.
@@ -66,6 +67,7 @@ class Membership:
 
     epsilon: float | None
     noise: float
+    start: float
     losses: tuple[float, float]
     threshold: tuple[Estimate | None, Estimate | None]
     ratio: tuple[Estimate | None, Estimate | None]
@@ -216,7 +218,8 @@ def attack(start: ClassSide, records: Sequence[Record], member: np.ndarray, epsi
     losses = np.stack(rows)  # (models, people)
     ratios = likelihood_ratios(confidence(losses), member)
     means = float(losses[member].mean()), float(losses[~member].mean())
-    return Membership(epsilon, noise, means, over_patients(-losses, member), over_patients(ratios, member))
+    before = float(losses_of(copy.deepcopy(start).eval(), records).mean())
+    return Membership(epsilon, noise, before, means, over_patients(-losses, member), over_patients(ratios, member))
 
 
 def run() -> list[Membership]:
@@ -231,7 +234,8 @@ def table(found: list[Membership]) -> str:
     lines = [
         f"{PATIENTS} synthetic patients, {MODELS} models of each kind, trained for {STEPS} steps on random halves, "
         f"rate {RATE:g}, delta {DELTA:g}. TPR: members found where {FPR:.0%} of the others are taken for members; the "
-        "last column is the most that epsilon allows. 95 % bootstrap over patients.",
+        f"last column is the most that epsilon allows. Loss before training: {found[0].start:.2f}. 95 % bootstrap over "
+        "patients.",
         "",
         "| epsilon | noise | loss of members; others | AUC, threshold | TPR, threshold | AUC, LiRA | TPR, LiRA "
         "| TPR at most |",

@@ -75,6 +75,12 @@ def test_a_private_update_is_clipped_and_drowned(view: Scene) -> None:
     assert float(flat(noisy) @ flat(quiet)) == pytest.approx(1, abs=12)  # signal 1, deviation 2
 
 
+def test_a_step_over_nobody_is_noise_alone(view: Scene) -> None:
+    assert float(flat(update_of(view.network, None, 0.0, CLIP)).norm()) == 0
+    noisy = flat(update_of(view.network, None, 0.5, CLIP))
+    assert float(noisy.norm()) == pytest.approx(0.5 * len(noisy) ** 0.5, rel=0.01)
+
+
 def test_the_gradient_of_the_class_side_needs_no_other_part(view: Scene, updates: list[Gradient]) -> None:
     batch, cross = view.batches[1], view.network.cross_modality
     assert cross is not None
@@ -133,6 +139,6 @@ def test_the_row_without_an_update_is_the_other_patients(view: Scene) -> None:
 
 
 def test_the_table_has_a_row_for_each_step() -> None:
-    row = Inversion("epsilon 8", 8.0, 0.6, 0.5, 0.01, 0.25, Quality(12.345, 0.1, 0.2))
-    assert table([row]).splitlines()[-1] == "| epsilon 8 | 0.60 | 0.50 | 0.01 | 0.25 | 0.20 | 0.10 | 12.3 |"
+    row = Inversion("epsilon 8", 8.0, 0.6, 0.5, 0.01, 0.25, 0.75, Quality(12.345, 0.1, 0.2))
+    assert table([row]).splitlines()[-1] == "| epsilon 8 | 0.60 | 0.50 | 0.01 | 0.25 | 0.75 | 0.20 | 0.10 | 12.3 |"
     assert "synthetic" in table([row])

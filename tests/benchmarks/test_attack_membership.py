@@ -135,7 +135,9 @@ def test_epsilon_limits_every_attack() -> None:
 
 def test_the_table_names_training_and_interval() -> None:
     one = (Estimate(value=0.98, low=0.9, high=1.0), Estimate(value=0.91))
-    text = table([Membership(None, 0.0, (0.1, 5.0), one, one), Membership(1.0, 9.5, (4.0, 4.1), one, (None, None))])
+    text = table(
+        [Membership(None, 0.0, 5.2, (0.1, 5.0), one, one), Membership(1.0, 9.5, 5.2, (4.0, 4.1), one, (None, None))]
+    )
     assert "| plain | 0.00 | 0.10; 5.00 | 0.98 (0.90 to 1.00) | 0.91 |" in text
     assert text.splitlines()[-1].endswith("| - | - | 0.27 |")
-    assert "synthetic" in text
+    assert "synthetic" in text and "Loss before training: 5.20." in text
