@@ -28,13 +28,18 @@ def read_patients(folder: Path, count: int | None = None) -> list[LoadedCase]:
     return [_read(place) for place in sorted(folder.iterdir())[:count]]
 
 
+def in_memory(site: str, patient: Patient) -> LoadedCase:
+    """A patient of a hospital, as he would be read from his files."""
+    images, mask = make_case(patient, VOXEL_MM)
+    return assemble(*_case(site, patient, images, mask))
+
+
 def _done(place: Path) -> bool:
     return (place / "facts.json").exists()
 
 
 def _write(folder: Path, site: str, patient: Patient) -> None:
-    images, mask = make_case(patient, VOXEL_MM)
-    loaded = assemble(*_case(site, patient, images, mask))
+    loaded = in_memory(site, patient)
     place = folder / patient.case
     place.mkdir(parents=True, exist_ok=True)
     np.save(place / "image.npy", loaded.image[:])
