@@ -38,6 +38,13 @@ class PrivateOptimizer(DPOptimizer):
         super().__init__(optimizer, noise_multiplier=noise, max_grad_norm=clip, expected_batch_size=expected)
         self.stream = stream
         self.steps = 0
+        self._sums = [torch.zeros_like(parameter) for parameter in self.params]
+
+    def begin(self) -> None:
+        """Start a step. Sums are made once: made among a patient's activations they would break up the memory."""
+        self.zero_grad(set_to_none=True)
+        for parameter, total in zip(self.params, self._sums, strict=True):
+            parameter.summed_grad = total.zero_()
 
     def add_noise(self) -> None:
         """Add noise to each parameter's sum of clipped gradients, which becomes its gradient."""
@@ -64,7 +71,7 @@ def private_step(
         also: called between noise and update; may change gradients by what depends on no patient.
     """
     parameters = cast(list[nn.Parameter], optimizer.params)
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.begin()
     optimizer.attach_step_hook(lambda _: also())
     if not patients:
         _sample(parameters, empty=True)
