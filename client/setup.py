@@ -76,5 +76,5 @@ def _privacy(plan: Plan, config: SiteConfig) -> str:
     return (
         f"differential privacy: each patient's gradient is cut to norm {own.clip:g}, a step takes a patient with "
         f"probability {own.rate:.3g}, and noise of {own.noise:g} times that norm is added "
-        f"(what it costs: mtsunet-client plan-privacy {plan.digest()[:12]})"
+        f"(what it costs: mtsunet-client plan-privacy --site CONFIG {plan.digest()[:12]})"
     )

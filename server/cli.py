@@ -27,6 +27,7 @@ Folder = Annotated[Path, typer.Option("--folder", envvar="MTSUNET_COORDINATOR", 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, as `runs` lists it.")]
 HERE = Path()
 SIZES = [50, 100, 200, 500]
+"""Patients of the sites that `plan-privacy` tells of where none are named."""
 FOLLOW_SECONDS = 0.5
 ALIVE_SECONDS = 5.0
 """How often a command that follows a run looks at its journal, and asks the server whether its process lives."""

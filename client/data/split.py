@@ -80,9 +80,10 @@ def stored_split(folder: Path, cases: Sequence[Case], share: float, seed: int, b
     path = folder / "splits" / f"{seed}-{share:g}{'-alone' if by_hash else ''}.json"
     hashes = {case.patient: patient_hash(case.patient) for case in cases}
     stored = read_split(path) if path.exists() else {}
-    kept = {patient: stored[name] for patient, name in hashes.items() if name in stored}
     if by_hash:
         kept = {case.patient: alone(case, share, seed) for case in cases}
+    else:
+        kept = {patient: stored[name] for patient, name in hashes.items() if name in stored}
     drawn = split(cases, share, seed, kept)
     now = {**stored, **{hashes[patient]: side for patient, side in kept.items()}}
     if now != stored:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from client.data.cache import CaseCache
@@ -97,6 +98,7 @@ def prepare(simulation: SimulationPlan, folder: Path, progress: Progress) -> Pre
     if simulation.phantoms is not None:
         from client.data.phantom import make_cohort
 
+        edition = simulation.plan.grade_edition
         *sites, generated = make_cohort(simulation.phantoms, folder / "cohort", simulation.plan.seed, progress)
         configs = tuple(
             SiteConfig(
@@ -107,7 +109,7 @@ def prepare(simulation: SimulationPlan, folder: Path, progress: Progress) -> Pre
                 minimum_cell=simulation.phantoms.minimum_cell,
                 device=simulation.device,
                 state=folder / "sites" / site.name,
-                policy=_policy(simulation, site.name, read_cases(site.data, simulation.plan.grade_edition), 0.2),
+                policy=_policy(simulation, site.name, partial(read_cases, site.data, edition), 0.2),
             )
             for site in sites
         )
@@ -125,13 +127,15 @@ def prepare(simulation: SimulationPlan, folder: Path, progress: Progress) -> Pre
         )
 
 
-def _policy(simulation: SimulationPlan, site: str, cases: Sequence[Case], held_out: float) -> PolicyConfig:
+def _policy(
+    simulation: SimulationPlan, site: str, cases: Callable[[], Sequence[Case]], held_out: float
+) -> PolicyConfig:
     """A virtual hospital declares the patients that it can expect to train on."""
     if simulation.plan.privacy is None:
         return UNBOUND
     privacy = PrivacyPolicy(
         mode="never" if site in simulation.without_privacy else "as-planned",
-        patients=max(1, round((1 - held_out) * len({case.patient for case in cases}))),
+        patients=max(1, round((1 - held_out) * len({case.patient for case in cases()}))),
         minimum_noise=1 / BEYOND_ALL,
         clip=BEYOND_ALL,
         epsilon_per_run=BEYOND_ALL,
@@ -159,7 +163,7 @@ def _described(gathered: Gathered, simulation: SimulationPlan, folder: Path) -> 
                 minimum_cell=place.terms.minimum_cell,
                 device=simulation.device,
                 state=folder / "sites" / place.name,
-                policy=_policy(simulation, place.name, place.cases, place.terms.held_out),
+                policy=_policy(simulation, place.name, partial(list, place.cases), place.terms.held_out),
             )
         )
     return {

@@ -1,12 +1,10 @@
 """Adapters of a network in training; what they are and what becomes of them stands in shared_model/adapters.py."""
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from shared_model.adapters import adapter_of, projection
-from shared_model.parameters import Tensors
 
 
 class _Adapted(nn.Module):
@@ -35,10 +33,6 @@ class Adapters:
                 parametrize.register_parametrization(layer, "weight", adapted)
                 weight.requires_grad_(False)
                 self._layers[adapter], self.parameters[adapter] = layer, adapted.b
-
-    def tensors(self) -> Tensors:
-        """Copies of all B as float32 arrays."""
-        return {name: value.detach().cpu().numpy().astype(np.float32) for name, value in self.parameters.items()}
 
     def merge(self) -> None:
         """Add each product to its weight; the network is a plain one again, with the keys that it had."""
