@@ -3,9 +3,10 @@
     python -m benchmarks.privacy_utility [--out runs/privacy_utility]
 
 All cells begin with one model that was trained without privacy on other synthetic patients, as a hospital would begin
-with public weights; it is made once and kept. Each site then takes part in 5 rounds of 10 steps, with 8 patients a step
-on average. Epsilon "none" trains plainly. The last cell trains everything at once, and is there as a warning. Writes
-the table into docs/privacy.md and the plot beside it.
+with public weights, and far from finished, so that there is something to gain; it is made once and kept. Each site then
+takes part in 5 rounds of 10 steps, with 8 patients a step on average. Epsilon "none" trains plainly. The last cell
+trains everything at once, and is there as a warning. A gain is paired over the same test cases. Writes the table into
+docs/privacy.md and the plot beside it.
 """
 
 import argparse
@@ -13,13 +14,14 @@ import math
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from safetensors.numpy import load_file
 
 from benchmarks.cached_cohort import read_patients, write_patients
 from benchmarks.tables import replace_table
@@ -31,7 +33,7 @@ from shared_model.accounting import epsilon, noise_for
 from shared_model.checkpoint import encode_tensors, read_json, write_bytes, write_json
 from shared_model.config import Plan, parse_config
 from shared_model.guarantee import Guarantee
-from shared_model.metrics import Estimate, auc_statistic, estimate, mean_statistic
+from shared_model.metrics import Estimate, Statistic, auc_statistic, estimate, mean_statistic, paired
 from shared_model.network import MTSUNet, build_network
 from shared_model.parameters import Tensors, load_shared, shared_state
 from shared_model.parts import after_round, before_round
@@ -43,7 +45,7 @@ SEED, OTHER_SEED = 61, 62
 PATIENTS, TEST_PATIENTS, PRETRAINING_PATIENTS = 300, 120, 300
 ROUNDS, STEPS, EXPECTED = 5, 10, 8
 DELTA, CLIP = 1e-5, 1.0
-PRETRAINING_STEPS, PRETRAINING_BATCH = 400, 4
+PRETRAINING_STEPS, PRETRAINING_BATCH = 100, 4
 PARTS = {"heads": ("heads",), "adapters and heads": ("adapters", "heads"), "all": ("all",)}
 NONE = math.inf
 CELLS = [(parts, target) for parts in list(PARTS)[:2] for target in (NONE, 8.0, 3.0, 1.0)] + [("all", 8.0)]
@@ -58,14 +60,14 @@ class Outcome:
     Attributes:
         noise, epsilon: of each site; 0 and None for plain training.
         numbers: trained in a round.
-        values: measure -> value with a 95 % bootstrap interval over test cases.
+        results: of the test cases, in order.
         seconds: of all sites' training.
     """
 
     noise: float
     epsilon: float | None
     numbers: int
-    values: dict[str, Estimate]
+    results: list[CaseResult]
     seconds: float
 
 
@@ -96,8 +98,6 @@ def pretrained(folder: Path) -> Tensors:
     torch.manual_seed(OTHER_SEED)
     network = build_network(plan.model, plan.tasks)
     if path.exists():
-        from safetensors.numpy import load_file
-
         return load_file(path)
     longer = plan.model_copy(
         update={"rounds": 1, "training": plan.training.model_copy(update={"local_steps": PRETRAINING_STEPS})}
@@ -138,25 +138,41 @@ def loaded(plan: Plan, tensors: Tensors) -> MTSUNet:
     return network
 
 
-def tested(folder: Path, plan: Plan, model: Tensors) -> dict[str, Estimate]:
+def tested(folder: Path, plan: Plan, model: Tensors) -> list[CaseResult]:
     network = loaded(plan, model).eval()
-    cases = read_patients(folder / TEST)
-    return measured([measure(case, predict(network, case, plan, plan.tasks)) for case in cases])
+    return [measure(case, predict(network, case, plan, plan.tasks)) for case in read_patients(folder / TEST)]
 
 
-def measured(results: list[CaseResult]) -> dict[str, Estimate]:
+def statistics(results: list[CaseResult]) -> dict[str, Statistic]:
     """Mean Dice over regions that are there, and the AUC of mutant, of codeleted, of grade 4."""
     dices = [[row.regions[r.name].dice for r in REGIONS if not row.regions[r.name].empty] for row in results]
-    statistics = {"mean Dice": mean_statistic(np.array([np.mean(values) for values in dices]))}
+    found = {"mean Dice": mean_statistic(np.array([np.mean(values) for values in dices]))}
     for name, task, positive in (
         ("IDH AUC", "idh", 1),
         ("1p/19q AUC", "codeletion", 1),
         ("grade 4 AUC", "grade", GRADE_4),
     ):
         scores = [row.probabilities[task][positive] for row in results]
-        statistics[name] = auc_statistic(scores, [row.labels[task] == positive for row in results])
-    found = {name: estimate(statistic, len(results), SEED) for name, statistic in statistics.items()}
-    return {name: value for name, value in found.items() if value is not None}
+        found[name] = auc_statistic(scores, [row.labels[task] == positive for row in results])
+    return found
+
+
+def measured(results: list[CaseResult]) -> dict[str, Estimate]:
+    """Each measure with its 95 % bootstrap interval over test cases."""
+    return {name: _told(estimate(statistic, len(results), SEED)) for name, statistic in statistics(results).items()}
+
+
+def gained(results: list[CaseResult], begin: list[CaseResult]) -> dict[str, Estimate]:
+    """What each measure gained over the beginning, paired over the same cases."""
+    first = statistics(begin)
+    pairs = {name: paired(statistic, first[name], len(begin), SEED) for name, statistic in statistics(results).items()}
+    return {name: _told(difference) for name, (difference, _) in pairs.items()}
+
+
+def _told(value: Estimate | None) -> Estimate:
+    if value is None:
+        raise ValueError("the test cases do not tell a measure; there must be cases of each class")
+    return value
 
 
 def run_cell(folder: Path, parts: str, target: float) -> Outcome:
@@ -172,30 +188,36 @@ def run_cell(folder: Path, parts: str, target: float) -> Outcome:
         model = federated(folder, pretrained(folder), plan, guarantee)
         seconds = time.perf_counter() - started
         cost = epsilon([guarantee.of(ROUNDS * STEPS)], DELTA) if guarantee else None
-        values = {name: value.model_dump() for name, value in tested(folder, plan, model).items()}
-        write_json(path, {"noise": noise, "epsilon": cost, "numbers": size(plan), "values": values, "seconds": seconds})
+        results = [result.to_json() for result in tested(folder, plan, model)]
+        values = {"noise": noise, "epsilon": cost, "numbers": size(plan), "results": results, "seconds": seconds}
+        write_json(path, values)
     kept = read_json(path)
-    return Outcome(**{**kept, "values": {name: Estimate(**value) for name, value in kept["values"].items()}})
+    return Outcome(**{**kept, "results": [CaseResult.from_json(result) for result in kept["results"]]})
 
 
-def table(begin: dict[str, Estimate], outcomes: dict[tuple[str, float], Outcome]) -> str:
+def table(begin: list[CaseResult], outcomes: dict[tuple[str, float], Outcome]) -> str:
     lines = [
         f"Synthetic. Four sites of {PATIENTS} patients, {ROUNDS} rounds of {STEPS} steps, {EXPECTED} patients a step, "
-        f"clip {CLIP:g}, delta {DELTA:g}; one seed, {TEST_PATIENTS} test cases, 95 % bootstrap over cases.",
+        f"clip {CLIP:g}, delta {DELTA:g}; one seed, {TEST_PATIENTS} test cases. The beginning's values, then what each "
+        "cell gained over it, with 95 % bootstrap intervals paired over cases.",
         "",
         f"| trained | numbers | epsilon | noise | {' | '.join(MEASURES)} |",
         "|---|---|---|---|" + "---|" * len(MEASURES),
-        f"| nothing: the beginning | 0 | | | {_values(begin)} |",
+        f"| nothing: the beginning | 0 | | | {_values(measured(begin))} |",
     ]
     for (parts, _), found in outcomes.items():
         cost = "none" if found.epsilon is None else f"{found.epsilon:.2g}"
         noise = f"{found.noise:.2f}" if found.noise else "none"
-        lines.append(f"| {parts} | {found.numbers} | {cost} | {noise} | {_values(found.values)} |")
+        lines.append(f"| {parts} | {found.numbers} | {cost} | {noise} | {_values(gained(found.results, begin), '+')} |")
     return "\n".join(lines)
 
 
-def _values(values: dict[str, Estimate]) -> str:
-    return " | ".join(f"{values[m].value:.3f} ({values[m].low:.3f} to {values[m].high:.3f})" for m in MEASURES)
+def _values(values: dict[str, Estimate], sign: str = "") -> str:
+    shown = []
+    for name in MEASURES:
+        low, high = _bounds(values[name])
+        shown.append(f"{values[name].value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})")
+    return " | ".join(shown)
 
 
 def _bounds(value: Estimate) -> tuple[float, float]:
@@ -205,15 +227,16 @@ def _bounds(value: Estimate) -> tuple[float, float]:
     )
 
 
-def plot(begin: dict[str, Estimate], outcomes: dict[tuple[str, float], Outcome], path: Path) -> None:
-    """Each measure against epsilon, with intervals; the beginning as a dotted line."""
+def plot(begin: list[CaseResult], outcomes: dict[tuple[str, float], Outcome], path: Path) -> None:
+    """What each measure gained over the beginning, against epsilon, with paired intervals."""
+    gains = {cell: gained(found.results, begin) for cell, found in outcomes.items()}
     figure = Figure(figsize=(10, 2.9), layout="constrained")
     panels = figure.subplots(1, len(MEASURES))
     places = {1.0: 0, 3.0: 1, 8.0: 2, NONE: 3}
     colours = {"heads": "#0072B2", "adapters and heads": "#009E73", "all": "#D55E00"}
     for axes, name in zip(panels, MEASURES, strict=True):
         for number, parts in enumerate(PARTS):
-            cells = [(places[target], found.values[name]) for (own, target), found in outcomes.items() if own == parts]
+            cells = [(places[target], found[name]) for (own, target), found in gains.items() if own == parts]
             cells.sort(key=lambda cell: cell[0])
             x = [place + 0.08 * (number - 1) for place, _ in cells]
             y = [value.value for _, value in cells]
@@ -223,12 +246,13 @@ def plot(begin: dict[str, Estimate], outcomes: dict[tuple[str, float], Outcome],
                 [high - a for a, (_, high) in zip(y, bounds, strict=True)],
             ]
             axes.errorbar(x, y, errors, marker="o", markersize=4, capsize=2, color=colours[parts], label=parts)
-        axes.axhline(begin[name].value, color="#333333", linestyle=":", linewidth=1)
+        axes.axhline(0, color="#333333", linestyle=":", linewidth=1)
         axes.set_title(name, fontsize=9)
         axes.set_xticks(list(places.values()), ["1", "3", "8", "none"])
         axes.set_xlabel("epsilon", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("gain over the beginning", fontsize=8)
     panels[0].legend(fontsize=7, frameon=False)
     figure.suptitle("synthetic data", fontsize=8, x=0.99, ha="right")
     figure.savefig(path, dpi=110)
@@ -253,7 +277,7 @@ def main() -> None:
         found = pool.map(partial(run_cell, out), *zip(*CELLS, strict=True))
         for cell, outcome in zip(CELLS, found, strict=True):
             outcomes[cell] = outcome
-            print(cell, asdict(outcome), flush=True)
+            print(cell, f"{outcome.seconds:.0f} s", _values(measured(outcome.results)), flush=True)
         begin = beginning.result()
     text = table(begin, outcomes)
     print(text)
