@@ -1,7 +1,7 @@
 # make demo       install, then train on the built-in synthetic cohort
 # make test       install, then test
 # make test-long  single tests that take minutes
-# make test-kills  six kills of real processes in the middle of a run
+# make test-kills  five kills of real processes in the middle of a run
 # make test-faults  all kills, rough weather and a hostile site: an hour; writes the tables of docs/reliability.md
 # make bundle     the wheel and all that it needs, for hospitals without a package index
 PYTHON ?= python3

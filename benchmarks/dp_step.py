@@ -4,18 +4,20 @@
 
 Each takes one patient at a time, so that memory can be compared: plain is a backward pass a patient, clipping of their
 mean and AdamW; ours is client/privacy/dp_sgd.py; beside them Opacus' hooks on the network that keeps patients apart,
-and vmap over gradients, both with Opacus' clipping and our noise. A process each; they take turns.
+and vmap over gradients, both with Opacus' clipping and our noise. A process each; they take turns. Memory is the peak
+of what tensors hold, counted by torch's profiler in a process of its own over two patients, since a third needs no more
+than the second. It begins before the optimizer's moments are there; the weights are not in it.
 """
 
 import argparse
 import copy
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +25,7 @@ import torch
 from opacus.grad_sample import GradSampleModule
 from torch import nn
 from torch.func import functional_call, grad, vmap
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.tables import replace_table
 from client.privacy.dp_sgd import PrivateOptimizer, private_step
@@ -83,7 +86,7 @@ def ours(network: MTSUNet, images: torch.Tensor, truth: torch.Tensor, stream: Ti
     return lambda: private_step(optimizer, range(len(images)), patient)
 
 
-def accumulate(optimizer: PrivateOptimizer, patients: int, sample: Callable[[int], None]) -> None:
+def add_up(optimizer: PrivateOptimizer, patients: int, sample: Callable[[int], None]) -> None:
     """A logical step by Opacus' own accumulation; `sample` leaves each parameter's `grad_sample`."""
     optimizer.zero_grad()
     for row in range(patients):
@@ -96,17 +99,16 @@ def accumulate(optimizer: PrivateOptimizer, patients: int, sample: Callable[[int
 
 def hooks(network: MTSUNet, images: torch.Tensor, truth: torch.Tensor, stream: TimedStream) -> Callable[[], None]:
     """Without the two bare parameters that Opacus cannot sample."""
-    apart = copy.deepcopy(network)
-    restructure(apart, 1)
-    for name, parameter in apart.named_parameters():
+    restructure(network, 1)
+    for name, parameter in network.named_parameters():
         parameter.requires_grad_(name not in ("missing_token", "cross_modality.absent"))
-    sampled = GradSampleModule(apart, loss_reduction="sum")
-    optimizer = private(apart, stream, len(images))
+    sampled = GradSampleModule(network, loss_reduction="sum")
+    optimizer = private(network, stream, len(images))
 
     def sample(row: int) -> None:
         loss_of(sampled, images[row : row + 1], truth[row : row + 1]).backward()
 
-    return lambda: accumulate(optimizer, len(images), sample)
+    return lambda: add_up(optimizer, len(images), sample)
 
 
 def mapped(network: MTSUNet, images: torch.Tensor, truth: torch.Tensor, stream: TimedStream) -> Callable[[], None]:
@@ -128,32 +130,45 @@ def mapped(network: MTSUNet, images: torch.Tensor, truth: torch.Tensor, stream: 
         for name, value in found.items():
             cast(Any, own[name]).grad_sample = value
 
-    return lambda: accumulate(optimizer, len(images), sample)
+    return lambda: add_up(optimizer, len(images), sample)
 
 
 WAYS = {"plain": plain, "ours": ours, "hooks": hooks, "vmap": mapped}
 
 
-def measure(way: str, preset: str, patients: int, size: int) -> dict[str, float]:
-    """One step after one over a single patient, which warms up."""
+def drawn(preset: str, patients: int, size: int) -> tuple[MTSUNet, torch.Tensor, torch.Tensor]:
+    """A network, images (patients, 4, size, size, size) and truth (patients, 3, size, size, size)."""
     torch.manual_seed(0)
     network = build_network(ModelConfig.model_validate({"preset": preset}), tuple(TASKS)).train()
     images = torch.randn(patients, 4, size, size, size)
-    truth = (torch.rand(patients, 3, size, size, size) < 0.1).float()
+    return network, images, (torch.rand(patients, 3, size, size, size) < 0.1).float()
+
+
+def measure(way: str, preset: str, patients: int, size: int) -> dict[str, float]:
+    """Seconds of one step after one over a single patient, which warms up."""
+    network, images, truth = drawn(preset, patients, size)
     stream = TimedStream()
-    WAYS[way](network, images[:1], truth[:1], stream)()
+    WAYS[way](copy.deepcopy(network), images[:1], truth[:1], stream)()
     step = WAYS[way](network, images, truth, stream)
     stream.seconds = 0.0
     started = time.perf_counter()
     step()
-    seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    trainable = sum(parameter.numel() * 4 for parameter in network.parameters()) / 1e6
-    return {"seconds": seconds, "noise": stream.seconds, "peak_mb": peak, "trainable_mb": trainable}
+    return {"seconds": time.perf_counter() - started, "noise": stream.seconds}
 
 
-def in_process(way: str, preset: str, patients: int, size: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.dp_step", "--way", way, "--preset", preset]
+def peak(way: str, preset: str, patients: int, size: int) -> dict[str, float]:
+    """The most that tensors hold at once in a step, beyond the weights, and the size of what is trained, in MB."""
+    network, images, truth = drawn(preset, patients, size)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
+        WAYS[way](network, images, truth, TimedStream())()
+    results = cast(Any, profiled.profiler).kineto_results
+    events = sorted((e for e in results.events() if e.name() == "[memory]"), key=lambda event: event.start_ns())
+    trainable = sum(parameter.numel() * 4 for parameter in network.parameters())
+    return {"peak_mb": max(accumulate(e.nbytes() for e in events)) / 1e6, "trainable_mb": trainable / 1e6}
+
+
+def in_process(what: str, way: str, preset: str, patients: int, size: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.dp_step", what, way, "--preset", preset]
     command += ["--patients", str(patients), "--size", str(size)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -162,8 +177,8 @@ def in_process(way: str, preset: str, patients: int, size: int) -> dict[str, flo
 
 def table(results: dict[str, dict[str, list[dict[str, float]]]], patients: int, size: int) -> str:
     lines = [
-        f"{patients} patients, {size} cubed, one at a time, {torch.get_num_threads()} threads; medians. Memory above "
-        "the plain step's is in sizes of what is trained.",
+        f"{patients} patients, {size} cubed, one at a time, {torch.get_num_threads()} threads; medians. Peak of what "
+        "tensors hold beyond the weights; above the plain step's in sizes of what is trained.",
         "",
         "| preset | way | step, s | of it noise, s | of plain | peak, MB | above plain |",
         "|---|---|---|---|---|---|---|",
@@ -188,18 +203,24 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="edge of the cubic crop in voxels, a multiple of 32")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--way", choices=list(WAYS), help=argparse.SUPPRESS)
+    parser.add_argument("--peak", choices=list(WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     arguments = parser.parse_args()
     presets = arguments.preset or ["tiny", "base"]
     if arguments.way:
         print(json.dumps(measure(arguments.way, presets[0], arguments.patients, arguments.size)))
         return
+    if arguments.peak:
+        print(json.dumps(peak(arguments.peak, presets[0], arguments.patients, arguments.size)))
+        return
     results: dict[str, dict[str, list[dict[str, float]]]] = {}
     for preset in presets:
         rows: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+        peaks = {way: in_process("--peak", way, preset, 2, arguments.size) for way in WAYS}
         for _ in range(arguments.repeats):
             for way in WAYS:
-                rows[way].append(in_process(way, preset, arguments.patients, arguments.size))
+                found = in_process("--way", way, preset, arguments.patients, arguments.size)
+                rows[way].append(found | peaks[way])
                 print(preset, way, rows[way][-1], flush=True)
         results[preset] = rows
     text = table(results, arguments.patients, arguments.size)

@@ -51,6 +51,5 @@ CHOSEN = [
     Cell("admitting", SERVER),
     Cell("sending", EXECUTOR),
     Cell("committing", LOOP),
-    Cell("evaluating", SERVER),
 ]
 """Each process once, in the states where most is at stake: `make test-kills`."""

@@ -16,6 +16,7 @@ from tests.faults.table import Tell
 from tests.faults.weather import ALL_PRESENT, END_SECONDS, Make, Weather
 from tests.faults.world import SITES
 from tests.network.world import wait_for
+from tests.processes import command_of
 
 pytestmark = pytest.mark.faults
 FEW_BYTES = 100_000
@@ -111,7 +112,7 @@ def _sizes(process: int, folder: Path) -> dict[str, float]:
 def _stays(process: psutil.Process) -> bool:
     try:
         zombie = process.status() == psutil.STATUS_ZOMBIE
-        return not zombie and not any(MESSAGE_PROGRAM in part for part in process.cmdline()[:3])
+        return not zombie and not any(MESSAGE_PROGRAM in part for part in command_of(process)[:3])
     except psutil.NoSuchProcess:
         return False
 

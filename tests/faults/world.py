@@ -15,6 +15,7 @@ from shared_model.checkpoint import MODEL
 from tests.faults.cells import CLIENT, EXECUTOR, LOOP, SERVER, WORKER
 from tests.federation import Cohort
 from tests.network.world import ROOT, Running, World, free_ports, site_values, sites_of, wait_for
+from tests.processes import command_of, descendants
 
 STUB = Path(__file__).with_name("stub")
 SITES = ("alder", "birch")
@@ -145,7 +146,7 @@ class KillWorld(World):
             if one.process.pid in {victim.pid for victim in victims}:
                 one.process.wait(10)
         _, left = psutil.wait_procs([one for one in orphans if _lives(one)], timeout=ORPHAN_SECONDS)
-        assert not left, f"outlived the {process}: {[one.cmdline() for one in left]}"
+        assert not left, f"outlived the {process}: {[command_of(one) for one in left]}"
 
     def _victims(self, process: str) -> list[psutil.Process]:
         server, client = (psutil.Process(one.process.pid) for one in (self.server, self.clients[SITES[0]]))
@@ -185,6 +186,5 @@ def _lives(process: psutil.Process) -> bool:
 
 def _child(parent: psutil.Process, program: str) -> psutil.Process:
     """The one descendant that runs a program."""
-    family = [one for one in parent.children(recursive=True) if _lives(one)]
-    (found,) = [one for one in family if any(program in part for part in one.cmdline()[:3])]
+    (found,) = descendants(parent, program)
     return found

@@ -18,6 +18,7 @@ from shared_model.guarantee import Steps
 from tests.federation import Cohort
 from tests.network.test_run import PLAN
 from tests.network.world import Running, World, site_values, sites_of, wait_for
+from tests.processes import descendants
 
 pytestmark = pytest.mark.long
 
@@ -122,11 +123,7 @@ def test_a_kill_between_reservation_and_booking_counts_whole(private: Private) -
         ],
     )
     wait_for("a reservation", lambda: len(private.ledger.entries()) > before)
-    killed = [
-        process
-        for process in psutil.Process(private.client.process.pid).children(recursive=True)
-        if "flwr-clientapp" in " ".join(process.cmdline())
-    ]
+    killed = descendants(psutil.Process(private.client.process.pid), "flwr-clientapp")
     assert killed
     for process in killed:
         os.kill(process.pid, signal.SIGKILL)
