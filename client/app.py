@@ -19,7 +19,7 @@ from client.state import Runs
 from client.withdrawal import Withdrawals
 from shared_model import wire
 from shared_model.config import SiteConfig
-from shared_model.errors import RefusedError
+from shared_model.errors import LackingError, RefusedError
 from shared_model.flower_message import content, pack, unpack
 from shared_model.parameters import Tensors
 from shared_model.process import end_with_parent
@@ -49,15 +49,17 @@ def answer(config: SiteConfig, header: str, tensors: Tensors) -> tuple[str, Tens
         WireError: a header that breaks the schema.
     """
     message = wire.decode(header)
+    whole = False
     try:
         return leave(config, *_respond(config, message, tensors))
     except RefusedError as error:
-        reason = error.what
+        reason, whole = error.what, isinstance(error, LackingError)
     except Exception as error:
         reason = f"{type(error).__name__} at the site; its own errors.log tells more"
         note_failure(config.state, error)
     AuditLog(config.state).append("refused", {"run": message.run, "kind": message.kind, "reason": reason})
-    return leave(config, wire.Refusal(run=message.run, site=config.site, reason=reason[:REASON_LIMIT]), {})
+    refusal = wire.Refusal(run=message.run, site=config.site, reason=reason[:REASON_LIMIT], whole=whole)
+    return leave(config, refusal, {})
 
 
 def _respond(config: SiteConfig, message: wire.Header, tensors: Tensors) -> tuple[wire.Header, Tensors]:

@@ -15,9 +15,10 @@ from client.results import Results
 from client.state import Answers, Runs
 from client.withdrawal import Withdrawals
 from shared_model import wire
+from shared_model.compression import CODECS, through
 from shared_model.config import Plan, SiteConfig
 from shared_model.disclosure import disclose, rounded_down
-from shared_model.errors import RefusedError
+from shared_model.errors import LackingError, RefusedError, WeightsError, WireError
 from shared_model.guarantee import Guarantee
 from shared_model.parameters import (
     GROUPS,
@@ -25,6 +26,7 @@ from shared_model.parameters import (
     digest,
     tasks_of,
 )
+from shared_model.parts import after_round, before_round
 from shared_model.scores import SiteScores
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Site:
         self.results = Results(config.state)
         self.withdrawals = Withdrawals(config.state)
         self.audit = AuditLog(config.state)
+        self.codec = CODECS[plan.compression]
 
     @cached_property
     def guarantee(self) -> Guarantee | None:
@@ -129,10 +132,11 @@ class Site:
     def _ledger_head(self) -> str | None:
         return self.spending.head if self.spending is not None else None
 
-    def work(self, work: wire.Work, base: Tensors) -> tuple[wire.Update, Tensors]:
+    def work(self, work: wire.Work, tensors: Tensors) -> tuple[wire.Update, Tensors]:
         """Evaluate the weights, train them, and answer; a repeated message gets the answer already made.
 
         Raises:
+            LackingError: see `_received`.
             RefusedError: another plan than the run was opened with, a round beyond it or beyond the hospital's privacy
                 budget, or weights that do not match their digest.
         """
@@ -144,7 +148,7 @@ class Site:
             return kept
         if work.round > self.plan.rounds:
             raise RefusedError(f"the plan has no round {work.round}", "open a run of a longer plan")
-        _check_base(base, work.base)
+        base = self._received(work, tensors, work.round - 1)
         reservation = self.spending.reserve(work.round) if self.spending is not None else 0
         started = time.monotonic()
         self.learner.load(base)
@@ -152,6 +156,8 @@ class Site:
         trained = self.learner.train(work, self.answers.moments(work))
         if self.spending is not None:
             self.spending.book(reservation, trained.private_steps)
+        before = before_round(base, self.tasks, self.plan.training)
+        sent, _, lost = through(self.codec, trained.tensors, before)
         update = wire.Update(
             run=self.run,
             round=work.round,
@@ -160,17 +166,45 @@ class Site:
             cases=self._weights(),
             evaluation=self._disclosed(evaluation),
             seconds=time.monotonic() - started if self.spending is None else None,
+            error=lost if self.codec.changes else None,
             spent=self.spending.spent if self.spending is not None else (),
             audit=self.audit.head,
             ledger=self._ledger_head(),
         )
-        self.answers.keep(work, update, trained.tensors, trained.moments)
-        return update, trained.tensors
+        self.answers.keep(work, update, sent, trained.moments, base if self.codec.changes else None)
+        return update, sent
 
-    def close(self, closing: wire.Closing, final: Tensors) -> wire.Evaluated:
-        """Evaluate the final weights and forget the run's kept answers."""
-        _check_base(final, closing.base)
-        self.learner.load(final)
+    def _received(self, message: wire.Work | wire.Closing, tensors: Tensors, index: int) -> Tensors:
+        """The weights of round `index` that a message brings: whole, or as the change since those of the round before.
+
+        Raises:
+            LackingError: the change is since weights that are not here, or does not lead to those that were meant.
+            RefusedError: whole weights that are not those of the message.
+        """
+        if message.change_of is None:
+            if digest(tensors) != message.base:
+                raise RefusedError("the weights are not those that the message names", "send the round again")
+            return tensors
+        remedy = "send the weights whole"
+        try:
+            held = self.answers.base(self.run, message.change_of)
+            if held is None:
+                raise LackingError("the weights that the change is told against are not here", remedy)
+            before = before_round(held, self.plan.tasks, self.plan.training)
+            weights = after_round(held, self.codec.decode_all(tensors, before), self.plan, index)
+            if digest(weights) != message.base:
+                raise LackingError("the change does not lead to the weights that the message names", remedy)
+        except (WeightsError, WireError) as error:
+            raise LackingError(error.what, remedy) from None
+        return weights
+
+    def close(self, closing: wire.Closing, tensors: Tensors) -> wire.Evaluated:
+        """Evaluate the final weights and forget the run's kept answers.
+
+        Raises:
+            LackingError, RefusedError: see `_received`.
+        """
+        self.learner.load(self._received(closing, tensors, closing.round))
         disclosed = self._disclosed(self._evaluate(closing.round))
         self.answers.forget(self.run)
         self.withdrawals.end(self.run)
@@ -187,8 +221,3 @@ class Site:
         if self.withdrawals.suppresses(self.run, self.config.minimum_cell):
             return SiteScores()
         return permitted(self.config, disclose(evaluation, self.config.minimum_cell))
-
-
-def _check_base(tensors: Tensors, base: str) -> None:
-    if digest(tensors) != base:
-        raise RefusedError("the weights are not those that the message names", "send the round again")

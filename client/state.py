@@ -4,6 +4,7 @@ and AdamW's moments.
 runs/RUN.json                   the plan, and the case counts that the site opened the run with
 answers/RUN/0004-<base digest>/   header.json, tensors.safetensors: what was sent
                                   moments.safetensors: for the next round; never sent
+                                  base.safetensors: what was answered to, where the next model comes as a change
 """
 
 import re
@@ -122,15 +123,28 @@ class Answers:
             return decode_tensors(_read(file), str(file))
         return {}
 
-    def keep(self, work: wire.Work, update: wire.Update, tensors: Tensors, moments: Tensors) -> None:
-        """Write an answer, whole, before it leaves. Those to earlier rounds, now committed, go; so do those to this
-        round on other weights, which a coordinator that went back to an older backup sent before.
+    def base(self, run: str, digest: str) -> Tensors | None:
+        """The weights of this digest, if a kept answer was to them and they are kept with it."""
+        for _, place in self._kept(run):
+            file = place / "base.safetensors"
+            if place.name.endswith(f"-{digest}") and file.exists():
+                return decode_tensors(_read(file), str(file))
+        return None
+
+    def keep(
+        self, work: wire.Work, update: wire.Update, tensors: Tensors, moments: Tensors, base: Tensors | None = None
+    ) -> None:
+        """Write an answer, whole, before it leaves, and with it `base` if there is one. Those to earlier rounds, now
+        committed, go; so do those to this round on other weights, which a coordinator that went back to an older backup
+        sent before.
         """
         place = self._place(work)
         part = place.with_name(f".{place.name}.part")
         remove_folder(part)
         write_bytes(part / "tensors.safetensors", encode_tensors(tensors))
         write_bytes(part / "moments.safetensors", encode_tensors(moments))
+        if base is not None:
+            write_bytes(part / "base.safetensors", encode_tensors(base))
         write_bytes(part / "header.json", wire.encode(update).encode())
         commit_folder(part, place)
         for index, old in self._kept(work.run):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shared_model.compression import CODECS
 from shared_model.config import Plan, PrivacyConfig
 from shared_model.errors import RefusedError, WireError
 from shared_model.guarantee import Guarantee
@@ -72,12 +73,15 @@ def _check_privacy(own: Guarantee | None, asked: PrivacyConfig | None) -> None:
 
 
 def admit(update: Update, tensors: Mapping[str, np.ndarray], terms: Terms, current: Round) -> Tensors:
-    """The update's tensors, checked.
+    """The tensors that the update tells, checked.
+
+    Args:
+        tensors: as they travelled.
 
     Raises:
         RefusedError: another run, round or base; a count beyond the one the site opened with; a tensor that is
-            missing, unasked for, of the wrong shape or dtype, or not finite; weights that are the base's; private
-            steps of a site that opened without privacy, or none of one that opened with it.
+            missing, unasked for, of the wrong shape or dtype, not by the plan's codec, or not finite; weights that are
+            the base's; private steps of a site that opened without privacy, or none of one that opened with it.
     """
     if (update.run, update.round, update.base) != (current.run, current.index, current.base_digest):
         raise RefusedError(f"answers round {update.round} of another base", "wait for the next round")
@@ -94,7 +98,7 @@ def admit(update: Update, tensors: Mapping[str, np.ndarray], terms: Terms, curre
         raise RefusedError("its private steps are not those of its terms", "open the run again")
     expected = current.before(terms.tasks)
     try:
-        checked = check_tensors(tensors, expected)
+        checked = check_tensors(CODECS[current.plan.compression].decode_all(tensors, expected), expected)
     except WireError as error:
         raise RefusedError(error.what, error.remedy) from None
     if all(np.array_equal(value, expected[name]) for name, value in checked.items()):

@@ -66,12 +66,15 @@ class FlowerTransport:
         members = self._members()
         return {node: members[node] for node in there if node in members}
 
-    def send(self, headers: Mapping[str, str], tensors: Tensors, seconds: float) -> None:
-        kind = "train" if tensors else "query"
-        packed = pack(tensors)
-        messages = [Message(content(text, packed), int(node), kind, ttl=seconds) for node, text in headers.items()]
-        sent = self._grid.push_messages(messages)
-        self._sent = {number: node for number, node in zip(sent, headers, strict=True) if number}
+    def send(self, messages: Mapping[str, tuple[str, Tensors]], seconds: float) -> None:
+        packed = {id(tensors): tensors for _, tensors in messages.values()}
+        records = {number: pack(tensors) for number, tensors in packed.items()}
+        made = [
+            Message(content(text, records[id(tensors)]), int(node), "train" if tensors else "query", ttl=seconds)
+            for node, (text, tensors) in messages.items()
+        ]
+        sent = self._grid.push_messages(made)
+        self._sent = {number: node for number, node in zip(sent, messages, strict=True) if number}
 
     def receive(self, seconds: float) -> Iterator[Answer]:
         end, pause = time.monotonic() + seconds, POLL_SECONDS

@@ -9,14 +9,16 @@ import numpy as np
 
 from server.aggregation.base import Rule
 from server.store import SpooledReply
+from shared_model.compression import Codec
 from shared_model.parameters import Tensors, group_of
 
 
-def reduce_round(rule: Rule, base: Tensors, replies: Sequence[SpooledReply]) -> Tensors:
-    """What a round makes of the tensors that it trains. One that no site trained stays bit for bit what it was.
+def reduce_round(rule: Rule, base: Tensors, replies: Sequence[SpooledReply], codec: Codec) -> Tensors:
+    """What a round makes of the tensors that it trains; one that no site trained is not among them.
 
     Args:
         base: those tensors before the round.
+        codec: by which the replies travelled.
     """
     replies = sorted(replies, key=lambda reply: reply.site)
     scales = dict(zip((reply.site for reply in replies), rule.scales([r.norm for r in replies]), strict=True))
@@ -26,9 +28,9 @@ def reduce_round(rule: Rule, base: Tensors, replies: Sequence[SpooledReply]) -> 
         group = group_of(name)
         sites = [reply for reply in replies if name in trained[reply.site]]
         if not sites:
-            result[name] = before
             continue
-        values = [_scaled(reply.tensor(name), scales[reply.site], before) for reply in sites]
+        sent = [codec.decode_named(name, reply.tensor(name), base) for reply in sites]
+        values = [_scaled(value, scales[reply.site], before) for value, reply in zip(sent, sites, strict=True)]
         weights = [reply.update.cases[group] for reply in sites]
         result[name] = rule.reduce(values, weights, before)
     return result

@@ -13,13 +13,15 @@ import numpy as np
 
 from server.admission import Round, admit, check_terms
 from server.aggregation.base import Rule
+from server.delivery import Delivery
 from server.reduction import reduce_round
 from server.screening import Reasons, screen, update_norm
 from server.store import RunStore, SpooledReply
 from shared_model import wire
+from shared_model.compression import CODECS, Codec, through
 from shared_model.config import Plan
 from shared_model.errors import RefusedError, RunError, WireError
-from shared_model.parameters import Tensors, digest
+from shared_model.parameters import Tensors
 from shared_model.parts import after_round
 
 
@@ -34,14 +36,18 @@ class Answer:
     absence: str | None = None
 
 
+Message = tuple[str, Tensors]
+"""Header text and tensors."""
+
+
 class Transport(Protocol):
     """The way to the sites. A node is a name of the transport's own."""
 
     def nodes(self) -> dict[str, str | None]:
         """The nodes that can be asked now, each with the site whose key it holds; None where only its terms tell."""
 
-    def send(self, headers: Mapping[str, str], tensors: Tensors, seconds: float) -> None:
-        """Send each node its header, and all of them the tensors; the messages expire after `seconds`."""
+    def send(self, messages: Mapping[str, Message], seconds: float) -> None:
+        """Send each node its message; what many get is one object. They expire after `seconds`."""
 
     def receive(self, seconds: float) -> Iterator[Answer]:
         """Answers to the last `send` as they come, each node's once, until all are there or time is up."""
@@ -72,10 +78,12 @@ class Federation:
     ledgers: MutableMapping[str, str] = field(default_factory=dict)
     run: str = field(init=False)
     plan: Plan = field(init=False)
+    codec: Codec = field(init=False)
     terms: dict[str, wire.Terms] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.run, self.plan = self.store.read()
+        self.codec = CODECS[self.plan.compression]
 
     def complete(self) -> None:
         """Run every round that is not yet committed, then let the sites evaluate the final model and close the run.
@@ -100,8 +108,14 @@ class Federation:
         refused: Reasons = []
         if new:
             opening = wire.Opening(run=self.run, release=wire.RELEASE, plan=self.plan)
-            headers = {node: wire.encode(opening.model_copy(update=self._told(site))) for node, site in new.items()}
-            self.transport.send(headers, {}, self._deadline())
+            nothing: Tensors = {}
+            self.transport.send(
+                {
+                    node: (wire.encode(opening.model_copy(update=self._told(site))), nothing)
+                    for node, site in new.items()
+                },
+                self._deadline(),
+            )
             for answer in self.transport.receive(self._deadline()):
                 refused += self._join(answer, new.pop(answer.node))
             refused += [{"site": site or node, "reason": "did not open the run in time"} for node, site in new.items()]
@@ -156,17 +170,14 @@ class Federation:
 
     def _round(self, index: int) -> None:
         started = time.monotonic()
-        base = self.store.model(index - 1)
-        current = Round(self.run, index, digest(base), base, self.plan)
-        size = sum(value.nbytes for value in base.values())
-        down = 0
+        delivery = Delivery(self.store, index - 1)
+        current = Round(self.run, index, delivery.digest, delivery.tensors, self.plan)
         for _ in range(self.plan.attempts):
             refused, absent = self._open()
             missing = self._missing(index)
             self.notify("round", {"round": index, "sites": sorted(missing.values())})
             if missing:
-                down += size * len(missing)
-                more_refused, more_absent = self._work(current, missing)
+                more_refused, more_absent = self._work(current, delivery, missing)
                 refused, absent = refused + more_refused, absent + more_absent
             replies, outliers, flagged = screen(self.store.spooled(index), self.plan.norm_limit)
             if (short := self._short(replies)) is None:
@@ -187,13 +198,18 @@ class Federation:
             "refused": sorted(refused + outliers, key=_site),
             "flagged": sorted(flagged, key=_site),
             "absent": sorted(absent, key=_site),
-            "bytes_down": down,
+            "bytes_down": delivery.bytes,
             "bytes_up": sum(reply.file.stat().st_size for reply in replies),
             "seconds": time.monotonic() - started,
         }
-        trained = reduce_round(self.rule, current.before(self.plan.tasks), replies)
-        model = after_round(base, trained, self.plan, index)
-        self.store.commit(index, model, [reply.site for reply in replies], record)
+        before = current.before(self.plan.tasks)
+        trained = reduce_round(self.rule, before, replies, self.codec)
+        change, trained, lost = through(self.codec, trained, before)
+        model = after_round(current.base, trained, self.plan, index)
+        record["error_down"] = lost if self.codec.changes else None
+        self.store.commit(
+            index, model, [reply.site for reply in replies], record, change if self.codec.changes else None
+        )
         self.notify("committed", record)
 
     def _missing(self, index: int) -> dict[str, str]:
@@ -211,7 +227,28 @@ class Federation:
                 return f"{cases} cases with a label for '{task}', the plan needs {needed}"
         return None
 
-    def _work(self, current: Round, waiting: dict[str, str]) -> tuple[Reasons, Reasons]:
+    def _deliver(
+        self, header: wire.Work | wire.Closing, delivery: Delivery, nodes: Mapping[str, str]
+    ) -> Iterator[Answer]:
+        """Send weights to nodes, each the site's, and give their answers as they come.
+
+        A site that lacks what a change is told against is sent the weights whole, and its answer to that counts.
+        """
+        messages = {node: delivery.to(site, header) for node, site in nodes.items()}
+        changes = {node for node, (_, tensors) in messages.items() if tensors is not delivery.tensors}
+        self.transport.send(messages, self._deadline())
+        lacking = {}
+        for answer in self.transport.receive(self._deadline()):
+            if answer.node in changes and _lacks(answer):
+                lacking[answer.node] = nodes[answer.node]
+            else:
+                yield answer
+        if lacking:
+            again = {node: delivery.to(site, header, whole=True) for node, site in lacking.items()}
+            self.transport.send(again, self._deadline())
+            yield from self.transport.receive(self._deadline())
+
+    def _work(self, current: Round, delivery: Delivery, waiting: dict[str, str]) -> tuple[Reasons, Reasons]:
         """Ask for updates, admit and spool them as they come; returns who was refused and who absent, with reasons."""
         work = wire.Work(
             run=self.run,
@@ -220,12 +257,12 @@ class Federation:
             base=current.base_digest,
             settings=self.rule.settings(),
         )
-        self.transport.send({node: wire.encode(work) for node in waiting}, current.base, self._deadline())
+        asked = dict(waiting)
         waiting = dict(waiting)
         refused: Reasons = []
         absent: Reasons = []
         reasons: dict[str, str] = {}
-        for answer in self.transport.receive(self._deadline()):
+        for answer in self._deliver(work, delivery, asked):
             site = waiting.get(answer.node)
             if site is None:
                 continue
@@ -237,7 +274,7 @@ class Federation:
                 update = self._expect(answer, wire.Update)
                 terms = self.terms[answer.node]
                 tensors = admit(update, answer.tensors, terms, current)
-                self.store.spool(update, tensors, update_norm(tensors, current.before(terms.tasks)))
+                self.store.spool(update, answer.tensors, update_norm(tensors, current.before(terms.tasks)))
                 self._hear(site, update)
                 self.notify("reply", {"round": current.index, "site": site})
             except (RefusedError, WireError) as error:
@@ -249,12 +286,12 @@ class Federation:
         return refused, absent
 
     def _close(self) -> None:
-        final = self.store.model(self.plan.rounds)
-        closing = wire.Closing(run=self.run, round=self.plan.rounds, base=digest(final))
-        self.transport.send({node: wire.encode(closing) for node in self.terms}, final, self._deadline())
+        delivery = Delivery(self.store, self.plan.rounds)
+        closing = wire.Closing(run=self.run, round=self.plan.rounds, base=delivery.digest)
+        sites = {node: terms.site for node, terms in self.terms.items()}
         evaluated: dict[str, wire.Evaluated] = {}
-        for answer in self.transport.receive(self._deadline()):
-            site = self.terms[answer.node].site
+        for answer in self._deliver(closing, delivery, sites):
+            site = sites[answer.node]
             try:
                 scores = self._expect(answer, wire.Evaluated)
                 if (scores.run, scores.site) != (self.run, site):
@@ -266,6 +303,15 @@ class Federation:
         self.transport.close()
         self.store.write_evaluated(list(evaluated.values()))
         self.notify("closed", {"sites": sorted(evaluated)})
+
+
+def _lacks(answer: Answer) -> bool:
+    """Whether a site answers that it lacks what a change is told against."""
+    try:
+        header = wire.decode(answer.header)
+    except WireError:
+        return False
+    return isinstance(header, wire.Refusal) and header.whole
 
 
 def _site(row: dict[str, str]) -> str:

@@ -2,13 +2,15 @@
 
     run.json               id and plan
     terms.json             what each site opened the run with
-    rounds/0003/           model.safetensors, manifest.json (what the model is), record.json (how the round went)
-    spool/0004/SITE/       header.json, tensors.safetensors, about.json: an admitted reply
+    rounds/0003/           model.safetensors, manifest.json (what the model is), record.json (how the round went);
+                           change.safetensors: what travels to sites that hold the model before, by the plan's codec
+    spool/0004/SITE/       header.json, tensors.safetensors (as they travelled), about.json: an admitted reply
     evaluated.json         the sites' evaluation of the final model; its presence says that the run is closed
 
 A round counts once its folder has its name, and so does a spooled reply: both survive a kill at any moment.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from shared_model import wire
 from shared_model.checkpoint import (
     MODEL,
     commit_folder,
+    decode_tensors,
     encode_tensors,
     read_json,
     read_manifest,
@@ -35,6 +38,7 @@ from shared_model.config import Plan, parse_config
 from shared_model.errors import RunError
 from shared_model.parameters import Tensors, digest
 
+CHANGE = "change.safetensors"
 RESTORE = "restore the run's folder from a backup"
 ASK_AGAIN = "remove this folder, and resume the run: the site sends its answer again"
 _REFUSED = TypeAdapter(list[dict[str, str]])
@@ -42,7 +46,7 @@ _REFUSED = TypeAdapter(list[dict[str, str]])
 
 @dataclass(frozen=True)
 class SpooledReply:
-    """An admitted reply on disk; tensors are read one at a time."""
+    """An admitted reply on disk; tensors are read one at a time, as they travelled."""
 
     site: str
     update: wire.Update
@@ -133,27 +137,57 @@ class RunStore:
         """Whether a committed round's weights are still kept."""
         return (self._round(index) / MODEL).exists()
 
+    def change(self, index: int) -> Tensors | None:
+        """What a committed round's model is told by to sites that hold the one before; None if there is no such.
+
+        Raises:
+            WeightsError: the file is damaged.
+        """
+        path = self._round(index) / CHANGE
+        return decode_tensors(path.read_bytes(), str(path)) if path.exists() else None
+
     def drop_weights(self, index: int) -> None:
         """Let a round's weights go; its manifest and record stay."""
-        (self._round(index) / MODEL).unlink(missing_ok=True)
+        for name in (MODEL, CHANGE):
+            (self._round(index) / name).unlink(missing_ok=True)
 
-    def _commit(self, index: int, tensors: Tensors, manifest: dict[str, Any], record: dict[str, Any]) -> None:
+    def _commit(
+        self,
+        index: int,
+        tensors: Tensors,
+        manifest: dict[str, Any],
+        record: dict[str, Any],
+        change: Tensors | None = None,
+    ) -> None:
         part = self.folder / "rounds" / f".{index:04d}.part"
         remove_folder(part)
         write_model(part, tensors, {**manifest, "round": index, "digest": digest(tensors)})
         write_json(part / "record.json", record)
+        if change is not None:
+            write_bytes(part / CHANGE, encode_tensors(change))
         commit_folder(part, self._round(index))
 
-    def commit(self, index: int, tensors: Tensors, sites: list[str], record: dict[str, Any]) -> None:
-        """Make round `index`, made of the replies of `sites`, the last one, and let its spool go."""
-        self._commit(index, tensors, {"about": self.manifest(0)["about"], "sites": sites}, record)
+    def commit(
+        self,
+        index: int,
+        tensors: Tensors,
+        sites: list[str],
+        record: dict[str, Any],
+        change: Tensors | None = None,
+    ) -> None:
+        """Make round `index`, made of the replies of `sites`, the last one, and let its spool go.
+
+        Args:
+            change: see `change`.
+        """
+        self._commit(index, tensors, {"about": self.manifest(0)["about"], "sites": sites}, record, change)
         remove_folder(self._spool(index))
 
     def _spool(self, index: int) -> Path:
         return self.folder / "spool" / f"{index:04d}"
 
-    def spool(self, update: wire.Update, tensors: Tensors, norm: float) -> None:
-        """Keep an admitted reply; from here on its site need not be asked again for this round."""
+    def spool(self, update: wire.Update, tensors: Mapping[str, np.ndarray], norm: float) -> None:
+        """Keep an admitted reply, its tensors as they travelled; its site need not be asked again for this round."""
         part = self._spool(update.round) / f".{update.site}.part"
         remove_folder(part)
         write_bytes(part / "tensors.safetensors", encode_tensors(tensors))

@@ -48,12 +48,18 @@ def adapter_shapes(base: Mapping[str, np.ndarray], rank: int) -> dict[str, tuple
 
 
 def merged(base: Tensors, adapters: Mapping[str, np.ndarray], seed: int, index: int) -> Tensors:
-    """The weights with each adapter's product added, summed in float64; those without one as they are."""
+    """The weights with each adapter's product added, those without one as they are.
+
+    Summed in float64, one rank after the other, so that each machine makes the same bits of them.
+    """
     out = dict(base)
     for name, weight in base.items():
         adapter = adapter_of(name)
         if adapter is not None and adapter in adapters:
             b = adapters[adapter].astype(np.float64)  # (out, rank)
             a = projection(seed, index, name, (b.shape[1], weight.shape[1]))
-            out[name] = (weight + b @ a).astype(np.float32)
+            total = weight.astype(np.float64)
+            for rank in range(len(a)):
+                total += np.outer(b[:, rank], a[rank])
+            out[name] = total.astype(np.float32)
     return out

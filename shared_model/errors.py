@@ -55,6 +55,10 @@ class RefusedError(MtsunetError):
     """A reply that admission refuses, or a request that a site refuses. The federation goes on without it."""
 
 
+class LackingError(RefusedError):
+    """A site lacks the weights that a change is told against; it has to be sent them whole."""
+
+
 class RunError(MtsunetError):
     """A run that cannot go on as it stands."""
 

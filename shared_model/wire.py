@@ -85,6 +85,8 @@ class Work(Config):
     """Digest of the weights: the answer is to these and no others."""
     settings: dict[str, float]
     """What the aggregation rule asks of local training, e.g. FedProx' mu."""
+    change_of: Digest | None = None
+    """Digest of weights that the site answered to, if the tensors are the change since, by the plan's codec."""
 
 
 class Update(Config):
@@ -99,6 +101,8 @@ class Update(Config):
     evaluation: OwnScores
     seconds: float | None
     """Of the work; not told where training is private, since it tells how many patients were drawn."""
+    error: Annotated[float, Field(ge=0)] | None = None
+    """Relative error that compression made in this update; None where the plan has none."""
     spent: Annotated[tuple[Steps, ...], Field(max_length=100)] = ()
     """Private steps of this run so far by the site's ledger, lost ones included; none where training is not private."""
     audit: AuditHead
@@ -112,6 +116,8 @@ class Closing(Config):
     run: RunId
     round: Round
     base: Digest
+    change_of: Digest | None = None
+    """As in Work."""
 
 
 class Evaluated(Config):
@@ -131,6 +137,8 @@ class Refusal(Config):
     run: RunId
     site: Name
     reason: Annotated[str, Field(max_length=400)]
+    whole: bool = False
+    """It lacks the weights that a change was told against, and will do it when they come whole."""
 
 
 Header = Opening | Terms | Work | Update | Closing | Evaluated | Refusal

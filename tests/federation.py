@@ -95,17 +95,17 @@ class InProcess:
     def nodes(self) -> dict[str, str | None]:
         return dict.fromkeys(config.site for config in self.configs)
 
-    def send(self, headers: Mapping[str, str], tensors: Tensors, seconds: float) -> None:
-        self._message = (dict(headers), tensors)
-        self.sent.append((tuple(headers), wire.decode(next(iter(headers.values())))))
+    def send(self, messages: Mapping[str, tuple[str, Tensors]], seconds: float) -> None:
+        self._messages = dict(messages)
+        self.sent.append((tuple(messages), wire.decode(next(iter(messages.values()))[0])))
 
     def receive(self, seconds: float) -> Iterator[Answer]:
-        headers, tensors = self._message
         configs = {config.site: config for config in self.configs}
-        for node in self.order(list(headers)):
+        for node in self.order(list(self._messages)):
             if node in self.silent:
                 continue
-            text, out = answer(configs[node], headers[node], dict(tensors))
+            header, tensors = self._messages[node]
+            text, out = answer(configs[node], header, dict(tensors))
             decoded = wire.decode(text)
             if node in self.tamper:
                 text, out = self.tamper[node](decoded, out)

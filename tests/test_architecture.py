@@ -70,6 +70,7 @@ def test_there_are_files_to_check() -> None:
         ("typer", ("server/cli.py", "server/simulation/cli.py", "client/cli.py")),
         ("click", ("shared_model/command_line.py",)),
         ("blosc2", ("client/data/cache.py",)),
+        ("zstandard", ("shared_model/compression.py",)),
         ("PIL", ("client/data/sheet.py", "server/plots.py")),
         ("psutil", ("client/join.py", "shared_model/process.py", "server/simulation/reaper.py")),
         ("httpx", ("client/connection.py", "server/superlink/control.py")),

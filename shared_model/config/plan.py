@@ -137,6 +137,9 @@ class Plan(Config):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     aggregation: AggregationConfig = Field(default_factory=lambda: AggregationConfig())
+    compression: Literal["none", "fp16", "int8"] = "none"
+    """How updates travel, and each next model to sites that hold the one before: as 32-bit numbers, or as the change in
+    numbers of so many bits, scaled by channel and compressed. The first model travels whole."""
     privacy: PrivacyConfig | None = None
     """Differentially private training at the sites whose policy lets them; none if left out."""
     sites: tuple[Name, ...] = ()

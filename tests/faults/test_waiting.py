@@ -38,7 +38,7 @@ def test_it_waits_at_first_and_after_a_node_was_lost(monkeypatch: pytest.MonkeyP
     assert seconds_of_a_look(transport) < 0.3
     grid.there = (1,)
     assert seconds_of_a_look(transport) < 0.3
-    transport.send({"1": "{}"}, {}, 5)
+    transport.send({"1": ("{}", {})}, 5)
     assert len(list(transport.receive(5))) == 1
     assert seconds_of_a_look(transport) >= 0.5
     assert seconds_of_a_look(transport) < 0.3

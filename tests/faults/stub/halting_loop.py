@@ -13,23 +13,23 @@ PART = f"{ROUND:04d}"
 send = server.app.FlowerTransport.send
 
 
-def sending(self: Any, headers: dict[str, str], tensors: Any, seconds: float) -> None:
+def sending(self: Any, messages: dict[str, tuple[str, Any]], seconds: float) -> None:
     """Half of the round's messages are out, and nobody has noted their numbers."""
-    first = next(iter(headers), None)
-    work = wire.decode(headers[first]) if first else None
-    if not isinstance(work, wire.Work) or work.round != ROUND or len(headers) < 2:
-        return send(self, headers, tensors, seconds)
-    send(self, {first: headers[first]}, tensors, seconds)
+    first = next(iter(messages), None)
+    work = wire.decode(messages[first][0]) if first else None
+    if not isinstance(work, wire.Work) or work.round != ROUND or len(messages) < 2:
+        return send(self, messages, seconds)
+    send(self, {first: messages[first]}, seconds)
     sent = self._sent
     halt("sending")
-    send(self, {node: text for node, text in headers.items() if node != first}, tensors, seconds)
+    send(self, {node: message for node, message in messages.items() if node != first}, seconds)
     self._sent |= sent
 
 
 server.app.FlowerTransport.send = sending
 federation, store = server.rounds.Federation, server.store
 halt_before(federation, "_open", "selecting", lambda self: self.store.last_round() == ROUND - 1)
-halt_before(server.rounds, "reduce_round", "reducing", lambda rule, base, replies: replies[0].update.round == ROUND)
+halt_before(server.rounds, "reduce_round", "reducing", lambda rule, base, replies, *_: replies[0].update.round == ROUND)
 # written, and without its name yet
 halt_before(store, "commit_folder", "admitting", lambda part, folder: folder.parent.parts[-2:] == ("spool", PART))
 halt_before(store, "commit_folder", "committing", lambda part, folder: folder.parts[-2:] == ("rounds", PART))
