@@ -8,32 +8,41 @@ from collections.abc import Sequence
 import numpy as np
 
 from server.aggregation.base import Rule
+from server.memory import Memory
 from server.store import SpooledReply
 from shared_model.compression import Codec
 from shared_model.parameters import Tensors, group_of
 
 
-def reduce_round(rule: Rule, base: Tensors, replies: Sequence[SpooledReply], codec: Codec) -> Tensors:
-    """What a round makes of the tensors that it trains; one that no site trained is not among them.
+def reduce_round(
+    rule: Rule, base: Tensors, replies: Sequence[SpooledReply], memory: Memory, codec: Codec
+) -> tuple[Tensors, dict[str, Tensors]]:
+    """What a round makes of the tensors that it trains, and what the rule remembers of them for the next.
+
+    A tensor that no site trained is not among them; what is remembered of it rests.
 
     Args:
         base: those tensors before the round.
+        memory: what the round before left; empty in the first.
         codec: by which the replies travelled.
     """
     replies = sorted(replies, key=lambda reply: reply.site)
     scales = dict(zip((reply.site for reply in replies), rule.scales([r.norm for r in replies]), strict=True))
     trained = {reply.site: set(reply.names()) for reply in replies}
     result: Tensors = {}
+    kept: dict[str, Tensors] = {}
     for name, before in base.items():
         group = group_of(name)
         sites = [reply for reply in replies if name in trained[reply.site]]
         if not sites:
+            kept[name] = memory.get(name, {})
             continue
         sent = [codec.decode_named(name, reply.tensor(name), base) for reply in sites]
         values = [_scaled(value, scales[reply.site], before) for value, reply in zip(sent, sites, strict=True)]
         weights = [reply.update.cases[group] for reply in sites]
-        result[name] = rule.reduce(values, weights, before)
-    return result
+        mean = rule.reduce(values, weights, before)
+        result[name], kept[name] = rule.step(before, mean, memory.get(name, {}))
+    return result, {name: parts for name, parts in kept.items() if parts}
 
 
 def _scaled(value: np.ndarray, scale: float, before: np.ndarray) -> np.ndarray:

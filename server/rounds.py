@@ -170,7 +170,7 @@ class Federation:
 
     def _round(self, index: int) -> None:
         started = time.monotonic()
-        delivery = Delivery(self.store, index - 1)
+        delivery, memory = Delivery(self.store, index - 1), self.store.memory(index - 1)
         current = Round(self.run, index, delivery.digest, delivery.tensors, self.plan)
         for _ in range(self.plan.attempts):
             refused, absent = self._open()
@@ -203,13 +203,14 @@ class Federation:
             "seconds": time.monotonic() - started,
         }
         before = current.before(self.plan.tasks)
-        trained = reduce_round(self.rule, before, replies, self.codec)
+        trained, memory = reduce_round(self.rule, before, replies, memory, self.codec)
         change, trained, lost = through(self.codec, trained, before)
         model = after_round(current.base, trained, self.plan, index)
-        record["error_down"] = lost if self.codec.changes else None
-        self.store.commit(
-            index, model, [reply.site for reply in replies], record, change if self.codec.changes else None
-        )
+        sites = [reply.site for reply in replies]
+        if self.codec.changes:
+            self.store.commit(index, model, sites, {**record, "error_down": lost}, memory, change)
+        else:
+            self.store.commit(index, model, sites, {**record, "error_down": None}, memory)
         self.notify("committed", record)
 
     def _missing(self, index: int) -> dict[str, str]:

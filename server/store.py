@@ -3,7 +3,8 @@
     run.json               id and plan
     terms.json             what each site opened the run with
     rounds/0003/           model.safetensors, manifest.json (what the model is), record.json (how the round went);
-                           change.safetensors: what travels to sites that hold the model before, by the plan's codec
+                           change.safetensors: what travels to sites that hold the model before, by the plan's codec;
+                           of the last round also memory.safetensors, where the rule remembers (memory.py)
     spool/0004/SITE/       header.json, tensors.safetensors (as they travelled), about.json: an admitted reply
     evaluated.json         the sites' evaluation of the final model; its presence says that the run is closed
 
@@ -19,6 +20,7 @@ import numpy as np
 from pydantic import TypeAdapter
 from safetensors import safe_open
 
+from server.memory import MEMORY, RESTORE, Memory, read_memory, write_memory
 from shared_model import wire
 from shared_model.checkpoint import (
     MODEL,
@@ -39,7 +41,6 @@ from shared_model.errors import RunError
 from shared_model.parameters import Tensors, digest
 
 CHANGE = "change.safetensors"
-RESTORE = "restore the run's folder from a backup"
 ASK_AGAIN = "remove this folder, and resume the run: the site sends its answer again"
 _REFUSED = TypeAdapter(list[dict[str, str]])
 
@@ -117,6 +118,10 @@ class RunStore:
     def model(self, index: int) -> Tensors:
         return read_model(self._round(index))
 
+    def memory(self, index: int) -> Memory:
+        """What the aggregation rule remembers after a round, the last one; a damaged file is a WeightsError."""
+        return read_memory(self._round(index), self.manifest(index).get("memory"))
+
     def model_folder(self, index: int) -> Path:
         return self._round(index)
 
@@ -157,10 +162,13 @@ class RunStore:
         tensors: Tensors,
         manifest: dict[str, Any],
         record: dict[str, Any],
+        memory: Memory | None = None,
         change: Tensors | None = None,
     ) -> None:
         part = self.folder / "rounds" / f".{index:04d}.part"
         remove_folder(part)
+        if memory:
+            manifest = {**manifest, "memory": write_memory(part, memory)}
         write_model(part, tensors, {**manifest, "round": index, "digest": digest(tensors)})
         write_json(part / "record.json", record)
         if change is not None:
@@ -173,14 +181,17 @@ class RunStore:
         tensors: Tensors,
         sites: list[str],
         record: dict[str, Any],
+        memory: Memory | None = None,
         change: Tensors | None = None,
     ) -> None:
-        """Make round `index`, made of the replies of `sites`, the last one, and let its spool go.
+        """Make round `index`, made of the replies of `sites`, the last one; let its spool and earlier memories go.
 
         Args:
-            change: see `change`.
+            memory, change: see the methods of these names.
         """
-        self._commit(index, tensors, {"about": self.manifest(0)["about"], "sites": sites}, record, change)
+        self._commit(index, tensors, {"about": self.manifest(0)["about"], "sites": sites}, record, memory, change)
+        for earlier in range(index):
+            (self._round(earlier) / MEMORY).unlink(missing_ok=True)
         remove_folder(self._spool(index))
 
     def _spool(self, index: int) -> Path:

@@ -1,4 +1,4 @@
-"""What an aggregation rule is: the site's settings, what becomes of whole updates, and the reduction of one tensor."""
+"""What an aggregation rule is: the site's settings, what becomes of whole updates, and what becomes of one tensor."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from shared_model.config import Config
+from shared_model.parameters import Tensors
 
 
 class Rule(Config):
@@ -25,7 +26,7 @@ class Rule(Config):
 
     @abstractmethod
     def reduce(self, values: list[np.ndarray], weights: list[int], base: np.ndarray) -> np.ndarray:
-        """One tensor of the next model.
+        """What the sites make of one tensor together.
 
         Args:
             values: the tensor of each site that trained it, float32, sites in sorted order; never empty.
@@ -35,6 +36,19 @@ class Rule(Config):
         Returns:
             float32, the shape of `base`.
         """
+
+    def step(self, base: np.ndarray, mean: np.ndarray, memory: Tensors) -> tuple[np.ndarray, Tensors]:
+        """One tensor of the next model, from what the sites made of it, and what the rule remembers for the next round.
+
+        Args:
+            base: the tensor before the round.
+            mean: what `reduce` made of it, float32.
+            memory: what this method gave back in the last round that trained the tensor; empty before the first.
+
+        Returns:
+            float32, the shape of `base`; and arrays by names of the rule's own, without a '/'.
+        """
+        return mean, {}
 
 
 RULES: dict[str, type[Rule]] = {}

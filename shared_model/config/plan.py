@@ -103,7 +103,7 @@ class AggregationConfig(Config):
     rule: str = "fedavg"
     """Name of a rule in server/aggregation."""
     options: dict[str, float] = Field(default_factory=dict)
-    """The rule's own settings, e.g. mu for fedprox."""
+    """The rule's own settings, e.g. mu for fedprox (docs/coordinator.md)."""
 
 
 class ReleaseConfig(Config):
@@ -169,6 +169,9 @@ class Plan(Config):
             raise ValueError(f"minimum_cases: '{strange[0]}' is no task of this plan")
         if self.release.task is not None and self.release.task not in self.tasks:
             raise ValueError(f"release.task: '{self.release.task}' is no task of this plan")
+        if self.aggregation.rule == "fedadam" and "adapters" in self.training.parts:
+            what = "aggregation.rule: fedadam remembers a tensor from round to round, and adapters begin anew in each"
+            raise ValueError(f"{what}; leave them out of training.parts, or take another rule")
         return self
 
     @property

@@ -64,7 +64,8 @@ def begun(folder: Path) -> None:
     store = RunStore(folder)
     store.create(RUN, PLAN, MODEL, None)
     store.write_terms([TERMS], [{"site": "birch", "reason": "not connected"}])
-    store.commit(1, MODEL, ["a"], {"round": 1, "sites": {}, "refused": [], "flagged": [], "absent": []})
+    record = {"round": 1, "sites": {}, "refused": [], "flagged": [], "absent": []}
+    store.commit(1, MODEL, ["a"], record, {name: {"m": value, "v": value} for name, value in MODEL.items()})
     store.spool(SPOOLED, MODEL, 1.0)
     store.write_evaluated([EVALUATED])
 
@@ -75,12 +76,18 @@ def reduced(folder: Path) -> None:
         reply.tensor(name)
 
 
+def remembered(folder: Path) -> None:
+    memory = RunStore(folder).memory(1)
+    assert {name: sorted(memory[name]) for name in memory} == {name: ["m", "v"] for name in MODEL}
+
+
 PART_OF_RUN: dict[str, tuple[str, Callable[[Path], object], type[Exception] | tuple[type[Exception], ...]]] = {
     "run": ("run.json", lambda folder: RunStore(folder).read(), (RunError, ConfigError)),
     "terms": ("terms.json", lambda folder: RunStore(folder).terms(), RunError),
     "record": ("rounds/0001/record.json", lambda folder: RunStore(folder).record(1), RunError),
     "manifest": ("rounds/0001/manifest.json", lambda folder: RunStore(folder).manifest(1), WeightsError),
     "model": ("rounds/0001/model.safetensors", lambda folder: RunStore(folder).model(1), WeightsError),
+    "memory": ("rounds/0001/memory.safetensors", remembered, WeightsError),
     "evaluations": ("evaluated.json", lambda folder: RunStore(folder).evaluated(), RunError),
     "reply": (f"{SPOOL}/header.json", reduced, (RunError, WireError)),
     "reply's norm": (f"{SPOOL}/about.json", reduced, RunError),

@@ -9,6 +9,7 @@ from server.aggregation import build
 from server.aggregation.base import RULES, register
 from shared_model.config import AggregationConfig
 from shared_model.errors import ConfigError
+from shared_model.parameters import Tensors
 
 
 @pytest.mark.parametrize("name", sorted(RULES))
@@ -38,6 +39,38 @@ class TestEveryRule:
         rule.reduce(values, [1, 1], np.zeros(3, np.float32))
         assert values[0].tolist() == [1, 1, 1]
         assert values[1].tolist() == [0, 0, 0]
+
+    def test_a_step_keeps_shape_and_kind_and_changes_nothing_that_it_is_given(self, name: str) -> None:
+        rule = build(AggregationConfig(rule=name))
+        base, mean = np.random.default_rng(3).normal(size=(2, 3, 4)).astype(np.float32)
+        memory: Tensors = {}
+        for _ in range(3):
+            given = [value.tobytes() for value in (base, mean, *memory.values())]
+            result, after = rule.step(base, mean, memory)
+            assert [value.tobytes() for value in (base, mean, *memory.values())] == given
+            assert all((value.dtype, value.shape) == (np.float32, base.shape) for value in (result, *after.values()))
+            memory = after
+
+    def test_sites_that_do_not_move_a_tensor_leave_it_to_the_bit(self, name: str) -> None:
+        base = np.random.default_rng(4).normal(size=50).astype(np.float32)
+        assert build(AggregationConfig(rule=name)).step(base, base.copy(), {})[0].tobytes() == base.tobytes()
+
+    def test_equal_rounds_make_equal_bytes(self, name: str) -> None:
+        base, mean = np.random.default_rng(5).normal(size=(2, 50)).astype(np.float32)
+        made = []
+        for _ in range(2):
+            rule = build(AggregationConfig(rule=name))
+            first, memory = rule.step(base, mean, {})
+            second, memory = rule.step(first, mean, memory)
+            made.append([value.tobytes() for value in (first, second, *memory.values())])
+        assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("name", sorted(set(RULES) - {"fedadam"}))
+def test_all_rules_but_one_take_what_the_sites_made_and_remember_nothing(name: str) -> None:
+    base, mean = np.random.default_rng(6).normal(size=(2, 5)).astype(np.float32)
+    result, memory = build(AggregationConfig(rule=name)).step(base, mean, {})
+    assert result.tobytes() == mean.tobytes() and memory == {}
 
 
 VALUES = [np.array(row, np.float32) for row in ([1, 10], [2, 30], [3, 20], [4, 50], [1000, -1000])]
@@ -95,7 +128,7 @@ def test_fedprox_averages_alike_and_tells_the_sites_mu() -> None:
     [
         (
             AggregationConfig(rule="fedsgd"),
-            "'fedsgd' is unknown. Known are clipped-mean, fedavg, fedprox, median, trimmed-mean",
+            "'fedsgd' is unknown. Known are clipped-mean, fedadam, fedavg, fedprox, median, trimmed-mean",
         ),
         (AggregationConfig(rule="fedavg", options={"mu": 1}), "mu: unknown key"),
         (AggregationConfig(rule="fedprox", options={"mu": -1}), "mu: "),

@@ -10,6 +10,7 @@ import torch
 
 from client.site import Site
 from client.training import round_job, train
+from server.memory import MEMORY
 from server.store import RunStore
 from shared_model import wire
 from shared_model.checkpoint import MODEL
@@ -207,6 +208,29 @@ def test_a_run_that_stops_anywhere_ends_in_the_same_bytes(
         federate(broken, InProcess(cohort.configs(tmp_path / "sites")), stop)
     federate(broken, InProcess(cohort.configs(tmp_path / "sites")), closing=False)
     assert (broken.model_folder(1) / MODEL).read_bytes() == (store.model_folder(1) / MODEL).read_bytes()
+
+
+def test_a_rule_that_remembers_ends_in_the_same_bytes_wherever_the_run_stops(cohort: Cohort, tmp_path: Path) -> None:
+    plan = small_simulation(aggregation={"rule": "fedadam"}, training={**PLAN.training.model_dump(), "local_steps": 1})
+    unbroken, broken = start(tmp_path / "unbroken", plan.plan), start(tmp_path / "broken", plan.plan)
+    federate(unbroken, InProcess(cohort.configs(tmp_path / "sites")[:2]), closing=False)
+    seen: list[tuple[str, int]] = []
+
+    def stop(name: str, facts: dict[str, Any]) -> None:
+        moment = (name, facts.get("round", 0))
+        if name in ("reply", "committed") and moment not in seen:
+            seen.append(moment)
+            raise KilledError
+
+    for _ in range(3):
+        with pytest.raises(KilledError):
+            federate(broken, InProcess(cohort.configs(tmp_path / "again")[:2]), stop)
+    federate(broken, InProcess(cohort.configs(tmp_path / "again")[:2]), closing=False)
+    assert seen == [("reply", 1), ("committed", 1), ("reply", 2)]
+    for file in (MODEL, MEMORY):
+        assert (broken.model_folder(2) / file).read_bytes() == (unbroken.model_folder(2) / file).read_bytes()
+    assert sorted(broken.memory(2)) == sorted(broken.model(2))
+    assert sorted(path.name for path in broken.model_folder(1).iterdir()) == ["manifest.json", MODEL, "record.json"]
 
 
 def test_a_site_sends_its_answer_again_instead_of_making_it_again(
