@@ -28,8 +28,8 @@ def leave(config: SiteConfig, answer: wire.Header, tensors: Tensors) -> tuple[st
     """What goes out: header text and tensors, listed in the audit log by name, dtype, shape and bytes.
 
     Raises:
-        RefusedError: not one of a site's answers, tensors beside anything but an update, a tensor that is neither
-            float32 nor a row of bytes, or results that the policy does not let leave.
+        RefusedError: not one of a site's answers, tensors beside anything but an update, a tensor that is not float32
+            or, of a compressed update, no bytes, or results that the policy does not let leave.
     """
     if not isinstance(answer, ANSWERS) or answer.site != config.site:
         raise RefusedError(f"a site does not say '{answer.kind}'", "install this release anew")
@@ -37,8 +37,9 @@ def leave(config: SiteConfig, answer: wire.Header, tensors: Tensors) -> tuple[st
         raise RefusedError("tensors leave with an update alone", "install this release anew")
     if isinstance(answer, wire.Update | wire.Evaluated) and answer.evaluation != permitted(config, answer.evaluation):
         raise RefusedError("results beyond the site's policy", "install this release anew")
+    expected = np.uint8 if isinstance(answer, wire.Update) and answer.error is not None else np.float32
     for name, value in tensors.items():
-        if value.dtype != np.float32 and not (value.dtype == np.uint8 and value.ndim == 1):
+        if value.dtype != expected:
             raise RefusedError(f"tensor '{name}' is {value.dtype}", "install this release anew")
     text = wire.encode(answer)
     listed = [[name, str(value.dtype), list(value.shape), value.nbytes] for name, value in sorted(tensors.items())]

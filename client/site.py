@@ -18,7 +18,7 @@ from shared_model import wire
 from shared_model.compression import CODECS, through
 from shared_model.config import Plan, SiteConfig
 from shared_model.disclosure import disclose, rounded_down
-from shared_model.errors import LackingError, RefusedError, WeightsError, WireError
+from shared_model.errors import DataError, LackingError, RefusedError, WeightsError, WireError
 from shared_model.guarantee import Guarantee
 from shared_model.parameters import (
     GROUPS,
@@ -194,7 +194,7 @@ class Site:
             weights = after_round(held, self.codec.decode_all(tensors, before), self.plan, index)
             if digest(weights) != message.base:
                 raise LackingError("the change does not lead to the weights that the message names", remedy)
-        except (WeightsError, WireError) as error:
+        except (DataError, WeightsError, WireError) as error:
             raise LackingError(error.what, remedy) from None
         return weights
 

@@ -37,8 +37,7 @@ def reduce_round(
         if not sites:
             kept[name] = memory.get(name, {})
             continue
-        sent = [codec.decode_named(name, reply.tensor(name), base) for reply in sites]
-        values = [_scaled(value, scales[reply.site], before) for value, reply in zip(sent, sites, strict=True)]
+        values = [_scaled(reply.tensor(name, codec, base), scales[reply.site], before) for reply in sites]
         weights = [reply.update.cases[group] for reply in sites]
         mean = rule.reduce(values, weights, before)
         result[name], kept[name] = rule.step(before, mean, memory.get(name, {}))

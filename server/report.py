@@ -69,6 +69,11 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def share(part: float | None) -> str:
+    """A small part of a whole in per cent."""
+    return "–" if part is None else f"{100 * part:.2g} %"
+
+
 def _interval(low: float | None, high: float | None, metric: str = "") -> str:
     return "" if low is None or high is None else f"{number(low, metric)} to {number(high, metric)}"
 
@@ -150,7 +155,7 @@ def write_report(summary: Summary, slices_of_cases: Sequence[SliceImages], path:
     environment = Environment(
         loader=PackageLoader("server"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(size=size, duration=duration)
+    environment.filters.update(size=size, duration=duration, share=share)
     columns, lines = headline(summary)
     tasks = [task for task in TASKS if any(task in site.tasks for site in summary.sites)]
     html = environment.get_template("report.html").render(
@@ -161,6 +166,7 @@ def write_report(summary: Summary, slices_of_cases: Sequence[SliceImages], path:
         every_value=every_value(summary),
         tasks=[TASKS[task] for task in tasks],
         rounds=[(one, _round_values(one, tasks)) for one in summary.rounds],
+        compressed=any(one.error_up is not None for one in summary.rounds),
         private=any(site.privacy for site in summary.sites),
         missing=[one for one in summary.rounds if one.refusals or one.absent or one.flagged],
         curves=_embedded(learning_curves(summary)) if any(one.pooled for one in summary.rounds) else None,

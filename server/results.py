@@ -57,6 +57,7 @@ def round_rows(store: RunStore) -> tuple[Round, ...]:
             scores = {site: SiteScores.from_json(answer["evaluation"]) for site, answer in answers}
         else:
             scores = {row.site: row.evaluation for row in store.evaluated()}
+        lost = [answer["error"] for answer in record["sites"].values() if answer.get("error") is not None]
         rows.append(
             Round(
                 index=index,
@@ -67,6 +68,8 @@ def round_rows(store: RunStore) -> tuple[Round, ...]:
                 seconds=record["seconds"],
                 bytes_down=record["bytes_down"],
                 bytes_up=record["bytes_up"],
+                error_up=max(lost, default=None),
+                error_down=record.get("error_down"),
                 **evaluated(scores),
             )
         )

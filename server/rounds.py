@@ -207,10 +207,8 @@ class Federation:
         change, trained, lost = through(self.codec, trained, before)
         model = after_round(current.base, trained, self.plan, index)
         sites = [reply.site for reply in replies]
-        if self.codec.changes:
-            self.store.commit(index, model, sites, {**record, "error_down": lost}, memory, change)
-        else:
-            self.store.commit(index, model, sites, {**record, "error_down": None}, memory)
+        record["error_down"] = lost if self.codec.changes else None
+        self.store.commit(index, model, sites, record, memory, change if self.codec.changes else None)
         self.notify("committed", record)
 
     def _missing(self, index: int) -> dict[str, str]:

@@ -36,8 +36,9 @@ from shared_model.checkpoint import (
     write_json,
     write_model,
 )
+from shared_model.compression import Codec
 from shared_model.config import Plan, parse_config
-from shared_model.errors import RunError
+from shared_model.errors import RunError, WireError
 from shared_model.parameters import Tensors, digest
 
 CHANGE = "change.safetensors"
@@ -60,10 +61,19 @@ class SpooledReply:
         with readable(self.file.parent, ASK_AGAIN), safe_open(self.file, framework="numpy") as tensors:
             return sorted(tensors.keys())
 
-    def tensor(self, name: str) -> np.ndarray:
+    def tensor(self, name: str, codec: Codec, base: Tensors) -> np.ndarray:
+        """One of them.
+
+        Args:
+            codec: by which it travelled.
+            base: the round's tensors before.
+        """
         with readable(self.file.parent, ASK_AGAIN), safe_open(self.file, framework="numpy") as tensors:
-            array: np.ndarray = tensors.get_tensor(name)
-            return array
+            sent: np.ndarray = tensors.get_tensor(name)
+        try:
+            return codec.decode_named(name, sent, base)
+        except WireError as error:
+            raise RunError(f"{self.file.parent}: {error.what}", ASK_AGAIN) from None
 
 
 class RunStore:

@@ -70,6 +70,10 @@ class Round(Record):
     bytes_down: int = Field(ge=0)
     """From the coordinator to all sites."""
     bytes_up: int = Field(ge=0)
+    error_up: float | None = Field(default=None, ge=0)
+    """Largest part of a site's update, as an L2 norm, that compression lost; None where the plan has none."""
+    error_down: float | None = Field(default=None, ge=0)
+    """The same of the round's change of the model."""
     sites: dict[str, tuple[Row, ...]] = Field(default_factory=dict)
     """Evaluation by site; a site or a task without an entry is suppressed or unknown, never zero."""
     pooled: tuple[Row, ...] = ()

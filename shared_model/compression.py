@@ -93,7 +93,7 @@ class Change(Codec):
         numbers = np.ascontiguousarray(change.astype(self.dtype)).view(np.uint8)
         planes = numbers.reshape(-1, self.dtype.itemsize).T  # (bytes of a number, numbers): like bytes together
         raw = scales.astype("<f4").tobytes() + planes.tobytes()
-        return np.frombuffer(zstandard.ZstdCompressor(level=_LEVEL).compress(raw), np.uint8)
+        return np.frombuffer(zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(raw), np.uint8)
 
     def decode(self, sent: np.ndarray, before: np.ndarray) -> np.ndarray:
         rows = _rows(before)

@@ -76,6 +76,14 @@ def test_a_tensor_of_another_dtype_does_not_leave(site: SiteConfig, dtype: str) 
     assert stays(site, UPDATE, tensors).startswith("tensor 'odd' is ")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_beside_a_compressed_update_bytes_alone_leave(site: SiteConfig, dtype: str) -> None:
+    compressed = UPDATE.model_copy(update={"error": 0.01})
+    frames = {name: np.zeros(9, np.uint8) for name in TENSORS}
+    assert leave(site, compressed, frames)[1] is frames
+    assert stays(site, compressed, frames | {"odd": np.zeros(2, dtype)}) == f"tensor 'odd' is {dtype}"
+
+
 @pytest.mark.parametrize("answer", [UPDATE, EVALUATED], ids=lambda answer: answer.kind)
 @pytest.mark.parametrize(
     ("metrics", "left"),

@@ -10,6 +10,7 @@ from server.journal import RUNNING, Journal, asked, told
 from server.registry import Registry
 from server.store import RunStore
 from shared_model import wire
+from shared_model.compression import CODECS
 from shared_model.errors import ConfigError, RunError, WeightsError, WireError
 from shared_model.signing import to_line
 from tests.hostile.guard import Decoder
@@ -17,6 +18,7 @@ from tests.hostile.site_files import PLAN, UPDATE, kept
 from tests.server.test_store import TENSORS as MODEL
 from tests.shared_model.test_wire import HEADERS, RUN
 
+FRAMES = {name: CODECS["int8"].encode(value + 1, value) for name, value in MODEL.items()}
 TERMS, EVALUATED = (next(one for one in HEADERS if isinstance(one, kind)) for kind in (wire.Terms, wire.Evaluated))
 assert isinstance(TERMS, wire.Terms) and isinstance(EVALUATED, wire.Evaluated)
 SPOOLED = UPDATE.model_copy(update={"round": 2})
@@ -73,7 +75,21 @@ def begun(folder: Path) -> None:
 def reduced(folder: Path) -> None:
     (reply,) = RunStore(folder).spooled(SPOOLED.round)
     for name in reply.names():
-        reply.tensor(name)
+        reply.tensor(name, CODECS["none"], MODEL)
+
+
+def decompressed(folder: Path) -> None:
+    (reply,) = RunStore(folder).spooled(SPOOLED.round)
+    for name in reply.names():
+        assert reply.tensor(name, CODECS["int8"], MODEL).shape == MODEL[name].shape
+
+
+def compressed(folder: Path) -> None:
+    """A run whose plan compresses."""
+    store = RunStore(folder)
+    store.create(RUN, PLAN, MODEL, None)
+    store.commit(1, MODEL, ["a"], {}, None, FRAMES)
+    store.spool(SPOOLED, FRAMES, 1.0)
 
 
 def remembered(folder: Path) -> None:
@@ -102,4 +118,11 @@ DECODERS: dict[str, Decoder] = {
     ),
     "journal": kept("events.jsonl", noted, events, RunError),
     **{name: kept(file, begun, read, refusal) for name, (file, read, refusal) in PART_OF_RUN.items()},
+    "reply's frames": kept(f"{SPOOL}/tensors.safetensors", compressed, decompressed, RunError),
+    "change": kept(
+        "rounds/0001/change.safetensors",
+        compressed,
+        lambda folder: CODECS["int8"].decode_all(RunStore(folder).change(1) or {}, MODEL),
+        (WeightsError, WireError),
+    ),
 }

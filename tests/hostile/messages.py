@@ -19,6 +19,7 @@ from client.connection import RefusedHereError
 from client.models import parse_offered
 from shared_model import shell, wire
 from shared_model.checkpoint import MANIFEST, MODEL, decode_tensors, encode_tensors, read_model, write_json
+from shared_model.compression import CODECS
 from shared_model.config import Invitation
 from shared_model.errors import MtsunetError, WeightsError, WireError
 from shared_model.flower_message import FORMAT, content, unpack
@@ -30,6 +31,7 @@ from tests.hostile.payloads import files, tensor_files, texts
 from tests.shared_model.test_wire import HEADERS, RUN
 
 TENSORS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "missing_token": np.zeros(4, np.float32)}
+FRAME = CODECS["int8"].encode(TENSORS["a"] + 1, TENSORS["a"]).tobytes()
 SAFETENSORS = encode_tensors(TENSORS)
 
 
@@ -44,6 +46,11 @@ def tensors(folder: Path, data: bytes) -> None:
     found = decode_tensors(data, "here")
     digest(found)
     wire.check_tensors(found, TENSORS)
+
+
+def frame(folder: Path, data: bytes) -> None:
+    found = CODECS["int8"].decode(np.frombuffer(data, np.uint8), TENSORS["a"])
+    assert found.shape == TENSORS["a"].shape and found.dtype == np.float32
 
 
 def message(folder: Path, data: bytes) -> None:
@@ -115,6 +122,7 @@ MANIFEST_OF_MODEL = json.dumps({"sha256": hashlib.sha256(SAFETENSORS).hexdigest(
 DECODERS = {
     "header": Decoder(header, WireError, texts(*(wire.encode(header).encode() for header in HEADERS)), 2000),
     "tensors": Decoder(tensors, (WeightsError, WireError), tensor_files(SAFETENSORS), 1500),
+    "frame": Decoder(frame, WireError, files(FRAME), 1500),
     "message": Decoder(message, WireError, tensor_files(SAFETENSORS), 1000),
     "model": Decoder(model_folder, WeightsError, tensor_files(SAFETENSORS), 300),
     "model's manifest": Decoder(model_manifest, WeightsError, texts(MANIFEST_OF_MODEL), 300),

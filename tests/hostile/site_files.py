@@ -88,7 +88,7 @@ def kept(name: str, write: Write, read: Write, refusal: type[Exception] | tuple[
 
 
 def answered(state: Path) -> None:
-    Answers(state).keep(WORK, UPDATE, TENSORS, TENSORS)
+    Answers(state).keep(WORK, UPDATE, TENSORS, TENSORS, TENSORS)
 
 
 PLACE = f"answers/{RUN}/{WORK.round:04d}-{WORK.base}"
@@ -106,6 +106,9 @@ DECODERS = {
         f"{PLACE}/tensors.safetensors", answered, lambda state: Answers(state).find(WORK), DAMAGED
     ),
     "moments": kept(f"{PLACE}/moments.safetensors", answered, lambda state: Answers(state).moments(LATER), DAMAGED),
+    "held weights": kept(
+        f"{PLACE}/base.safetensors", answered, lambda state: Answers(state).base(RUN, WORK.base), DAMAGED
+    ),
     "audit log": kept("audit.jsonl", appended, audit, DataError),
     "withdrawals": kept(
         "withdrawals.json",

@@ -13,6 +13,7 @@ from server.aggregation.base import Rule
 from server.memory import MEMORY
 from server.reduction import reduce_round
 from server.store import RunStore
+from shared_model.compression import CODECS
 from shared_model.config import AggregationConfig, Plan, parse_config
 from shared_model.errors import ConfigError, WeightsError
 from shared_model.parameters import Tensors
@@ -106,8 +107,9 @@ def play(store: RunStore, index: int, sites: dict[str, Tensors]) -> None:
         reply = update(site, index).model_copy(update={"cases": {"wt": 3, "trunk": 3}})
         store.spool(reply, tensors, 0.5)
     replies = store.spooled(index)
-    model, memory = reduce_round(rule, store.model(index - 1), replies, store.memory(index - 1))
-    store.commit(index, model, list(sites), {}, memory)
+    base = store.model(index - 1)
+    trained, memory = reduce_round(rule, base, replies, store.memory(index - 1), CODECS["none"])
+    store.commit(index, base | trained, list(sites), {}, memory)
 
 
 def shifted(store: RunStore, index: int, shift: float, *names: str) -> Tensors:

@@ -8,6 +8,7 @@ import pytest
 from server.store import RunStore
 from shared_model import wire
 from shared_model.checkpoint import MODEL
+from shared_model.compression import CODECS
 from shared_model.errors import RunError, WeightsError
 from shared_model.parameters import Tensors
 from shared_model.scores import SiteScores
@@ -83,7 +84,7 @@ def test_spooled_replies_come_back_in_order_of_name_and_go_with_the_commit(store
     assert [reply.site for reply in replies] == ["alder", "cedar"]
     assert replies[0].names() == sorted(TENSORS)
     assert replies[0].norm == 0.5
-    np.testing.assert_array_equal(replies[1].tensor("missing_token"), TENSORS["missing_token"])
+    np.testing.assert_array_equal(replies[1].tensor("missing_token", CODECS["none"], TENSORS), TENSORS["missing_token"])
     store.commit(1, TENSORS, ["alder", "cedar"], {})
     assert store.spooled(1) == []
 
