@@ -24,19 +24,17 @@ from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
 from benchmarks.cached_cohort import read_patients, write_patients
+from benchmarks.cached_federation import CPU, federated, tested
 from benchmarks.tables import replace_table
 from client.data.phantom.cohort import HOSPITALS, TEST
-from client.evaluation import measure, predict
-from client.training import Job, round_job, train
-from server.aggregation.fedavg import FedAvg
+from client.training import Job, train
 from shared_model.accounting import epsilon, noise_for
 from shared_model.checkpoint import encode_tensors, read_json, write_bytes, write_json
 from shared_model.config import Plan, parse_config
 from shared_model.guarantee import Guarantee
 from shared_model.metrics import Estimate, Statistic, auc_statistic, estimate, mean_statistic, paired
-from shared_model.network import MTSUNet, build_network
-from shared_model.parameters import Tensors, load_shared, shared_state
-from shared_model.parts import after_round, before_round
+from shared_model.network import build_network
+from shared_model.parameters import Tensors, shared_state
 from shared_model.planning import size
 from shared_model.scores import CaseResult
 from shared_model.tasks import GRADE_4, REGIONS
@@ -50,7 +48,6 @@ PARTS = {"heads": ("heads",), "adapters and heads": ("adapters", "heads"), "all"
 NONE = math.inf
 CELLS = [(parts, target) for parts in list(PARTS)[:2] for target in (NONE, 8.0, 3.0, 1.0)] + [("all", 8.0)]
 MEASURES = ("mean Dice", "IDH AUC", "1p/19q AUC", "grade 4 AUC")
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -109,40 +106,6 @@ def pretrained(folder: Path) -> Tensors:
     return tensors
 
 
-def federated(folder: Path, start: Tensors, plan: Plan, guarantee: Guarantee | None) -> Tensors:
-    """The last round's model; sites weigh alike, as they declare the same number of patients."""
-    model = start
-    moments: dict[str, Tensors] = {site: {} for site in HOSPITALS}
-    for index in range(1, ROUNDS + 1):
-        updates = []
-        for site, hospital in HOSPITALS.items():
-            network = loaded(plan, model)
-            tasks = tuple(task for task in plan.tasks if task in hospital.tasks)
-            job = round_job(plan, tasks, site, index, {}, guarantee)
-            done = train(network, read_patients(folder / site), job, CPU, moments[site])
-            moments[site] = done.moments
-            updates.append(done.tensors)
-        before = before_round(model, plan.tasks, plan.training)
-        mean = {name: _mean([update[name] for update in updates if name in update], before[name]) for name in before}
-        model = after_round(model, mean, plan, index)
-    return model
-
-
-def _mean(values: list[np.ndarray], before: np.ndarray) -> np.ndarray:
-    return FedAvg().reduce(values, [1] * len(values), before)
-
-
-def loaded(plan: Plan, tensors: Tensors) -> MTSUNet:
-    network = build_network(plan.model, plan.tasks)
-    load_shared(network, tensors)
-    return network
-
-
-def tested(folder: Path, plan: Plan, model: Tensors) -> list[CaseResult]:
-    network = loaded(plan, model).eval()
-    return [measure(case, predict(network, case, plan, plan.tasks)) for case in read_patients(folder / TEST)]
-
-
 def statistics(results: list[CaseResult]) -> dict[str, Statistic]:
     """Mean Dice over regions that are there, and the AUC of mutant, of codeleted, of grade 4."""
     dices = [[row.regions[r.name].dice for r in REGIONS if not row.regions[r.name].empty] for row in results]
@@ -185,7 +148,7 @@ def run_cell(folder: Path, parts: str, target: float) -> Outcome:
         plan = plan_of(parts, noise or None)
         guarantee = Guarantee(noise=noise, clip=CLIP, rate=rate, delta=DELTA) if noise else None
         started = time.perf_counter()
-        model = federated(folder, pretrained(folder), plan, guarantee)
+        model, _ = federated(folder, pretrained(folder), plan, guarantee)
         seconds = time.perf_counter() - started
         cost = epsilon([guarantee.of(ROUNDS * STEPS)], DELTA) if guarantee else None
         results = [result.to_json() for result in tested(folder, plan, model)]

@@ -47,15 +47,15 @@ def make_template(cohort: Cohort, folder: Path) -> Path:
     configs = sites_of(cohort, folder)
     for site in SITES:
         world.site(site, site_values(configs[site], tasks=PLAN["tasks"]))
-    (folder / "plan.yaml").write_text(yaml.safe_dump(PLAN))
     return folder
 
 
 class KillWorld(World):
     """The processes of one cell; with state "" nothing halts."""
 
-    def __init__(self, template: Path, folder: Path, state: str) -> None:
+    def __init__(self, template: Path, folder: Path, state: str, **plan: Any) -> None:
         super().__init__(shutil.copytree(template, folder))
+        (folder / "plan.yaml").write_text(yaml.safe_dump(PLAN | plan))
         self.state, self.environment = state, {}
         (folder / "hold").touch()
 
