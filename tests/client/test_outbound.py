@@ -80,8 +80,8 @@ def test_a_tensor_of_another_dtype_does_not_leave(site: SiteConfig, dtype: str) 
 def test_beside_a_compressed_update_bytes_alone_leave(site: SiteConfig, dtype: str) -> None:
     compressed = UPDATE.model_copy(update={"error": 0.01})
     frames = {name: np.zeros(9, np.uint8) for name in TENSORS}
-    assert leave(site, compressed, frames)[1] is frames
     assert stays(site, compressed, frames | {"odd": np.zeros(2, dtype)}) == f"tensor 'odd' is {dtype}"
+    assert leave(site, compressed, frames)[1] is frames
 
 
 @pytest.mark.parametrize("answer", [UPDATE, EVALUATED], ids=lambda answer: answer.kind)
