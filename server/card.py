@@ -102,6 +102,13 @@ def _limits(facts: Facts, shares: Sequence[Share]) -> list[str]:
         lines.append(
             "The round was chosen by one of these results, which flatters it; other sites may have evaluated others."
         )
+    if start := facts.about.get("start"):
+        lines.append(
+            f"It began as the released model of run {start['run']}, round {start['round']} (digest {start['digest']}): "
+            "what that model's card says of its cases, their privacy and its licence holds for this one too. "
+            "Where the seeds of the two plans differ, that run may have trained on cases that are held out here, which "
+            "flatters the results."
+        )
     if pretrained := facts.about["pretrained"]:
         lines.append(
             f"It began as BrainSegFounder weights (sha256 {pretrained['sha256']}). Their licence is not this "

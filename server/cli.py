@@ -140,6 +140,7 @@ def run(
     plan: Annotated[Path, typer.Argument(help="Plan file (YAML).")],
     folder: Folder = HERE,
     pretrained: Annotated[Path | None, typer.Option(help="A BrainSegFounder file to start from.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Folder of a released model to start from.")] = None,
 ) -> None:
     """Start a run and follow it to its end. Exit 0: done. 3: paused, with the reason; `resume` goes on."""
     from server.superlink.control import Control
@@ -147,7 +148,7 @@ def run(
     found = _coordinator(folder)
     control = Control(found)
     control.connected()
-    name = _create(found, plan, pretrained)
+    name = _create(found, plan, pretrained, start)
     _say(f"run {name}")
     control.start(name)
     _follow(found, name)
@@ -281,11 +282,12 @@ def release(
     _say(f"hospitals fetch it with: mtsunet-client models --site CONFIG --get {name}")
 
 
-def _create(found: "Coordinator", path: Path, pretrained: Path | None) -> str:
+def _create(found: "Coordinator", path: Path, pretrained: Path | None, start: Path | None) -> str:
     """A new run of a plan file; its id."""
     from server.aggregation import build
-    from server.start import create_run
+    from server.start import Origin, create_run
     from shared_model.config import Plan, load_config
+    from shared_model.signing import release_public_key
 
     plan = load_config(Plan, path)
     build(plan.aggregation)
@@ -295,7 +297,8 @@ def _create(found: "Coordinator", path: Path, pretrained: Path | None) -> str:
     if strange := [site for site in plan.sites if site not in enrolled]:
         raise ConfigError(f"{path}: sites: '{strange[0]}' is not enrolled", "see: mtsunet-server sites")
     name = secrets.token_hex(8)
-    create_run(found.folder / "runs" / name, name, plan, pretrained)
+    origin = Origin(pretrained, start, release_public_key(found.release_key))
+    create_run(found.folder / "runs" / name, name, plan, origin)
     return name
 
 

@@ -82,8 +82,20 @@ class RunStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def create(self, run: str, plan: Plan, initial: Tensors, pretrained: dict[str, Any] | None) -> None:
-        """Write a new run with its initial weights as round 0; `pretrained` tells what they were loaded from."""
+    def create(
+        self,
+        run: str,
+        plan: Plan,
+        initial: Tensors,
+        pretrained: dict[str, Any] | None,
+        start: dict[str, Any] | None = None,
+    ) -> None:
+        """Write a new run with its initial weights as round 0.
+
+        Args:
+            pretrained: what file they were loaded from, if any.
+            start: run, round and digest of the released model that they are, if any.
+        """
         about = {
             "plan": plan.digest(),
             "synthetic": plan.synthetic,
@@ -92,6 +104,7 @@ class RunStore:
             "grade_edition": plan.grade_edition,
             "crop": list(plan.training.crop),
             "pretrained": pretrained,
+            "start": start,
         }
         self._commit(0, initial, {"about": about, "sites": []}, {})
         write_json(self.folder / "run.json", {"run": run, "plan": plan.model_dump(mode="json")})

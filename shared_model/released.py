@@ -34,7 +34,8 @@ class Facts(Record):
     round: int = Field(ge=1)
     chosen: Chosen
     about: dict[str, Any]
-    """As in the run's own manifests: plan (its digest), synthetic, model, tasks, grade_edition, crop, pretrained."""
+    """As in the run's own manifests: plan (its digest), synthetic, model, tasks, grade_edition, crop, pretrained, and
+    start: the released model it began as."""
     sites: int = Field(ge=1)
     """Sites that trained it."""
     cases: dict[str, int]

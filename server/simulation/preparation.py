@@ -82,6 +82,7 @@ def load_plan(path: Path) -> SimulationPlan:
             "test": tuple(absolute(data) for data in plan.test),
             "mapping": mapping,
             "pretrained": None if plan.pretrained is None else base / plan.pretrained,
+            "start": None if plan.start is None else base / plan.start,
         }
     )
 

@@ -30,7 +30,7 @@ from server.simulation.comparison import (
 from server.simulation.engine import run_federation
 from server.simulation.pool import run_jobs, tick
 from server.simulation.preparation import Prepared, check, prepare
-from server.start import create_run
+from server.start import Origin, create_run
 from server.store import RunStore
 from server.summary import FEDERATED, Summary, Totals, Way, write_summary
 from shared_model.checkpoint import MANIFEST, MODEL, read_json, readable, write_bytes, write_json
@@ -88,7 +88,8 @@ class Run:
     def _federate(self, prepared: Prepared) -> None:
         if not self.store.exists:
             run, plan = secrets.token_hex(8), self.simulation.plan
-            create_run(self.store.folder, run, plan, self.simulation.pretrained)
+            origin = Origin(self.simulation.pretrained, self.simulation.start)
+            create_run(self.store.folder, run, plan, origin)
         if not self.store.closed:
             run_federation(self.store, prepared.configs, self.simulation.processes, self.observer.event)
         final = self.store.model_folder(self.store.last_round())

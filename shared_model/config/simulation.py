@@ -67,6 +67,8 @@ class SimulationPlan(Config):
     """The BraTS mapping table, for all data sets: a patient who is in two of them is kept in one."""
     pretrained: Path | None = None
     """A BrainSegFounder file to start from."""
+    start: Path | None = None
+    """The folder of a released model to start from, whoever signed it."""
     without_privacy: tuple[Name, ...] = ()
     """Sites that train without differential privacy where the plan has it."""
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
@@ -88,4 +90,6 @@ class SimulationPlan(Config):
             raise ValueError("sites: two sites have the same name")
         if self.pretrained is not None and self.plan.model.patch_merging != "legacy":
             raise ValueError("plan.model.patch_merging must be legacy for pretrained weights")
+        if self.pretrained is not None and self.start is not None:
+            raise ValueError("start: a run cannot start from pretrained weights and a released model; leave one out")
         return self

@@ -104,6 +104,11 @@ def bad_pretrained(values: dict[str, Any], folder: Path) -> str:
     return "weights.pt: not readable as tensors"
 
 
+def no_model_to_start_from(values: dict[str, Any], folder: Path) -> str:
+    values["start"] = "model"
+    return f"{folder / 'model'}: holds no released model"
+
+
 FAULTS = [
     unknown_key,
     missing_modality,
@@ -115,6 +120,7 @@ FAULTS = [
     patient_in_training_and_test,
     unknown_rule,
     bad_pretrained,
+    no_model_to_start_from,
 ]
 
 
