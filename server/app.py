@@ -15,6 +15,8 @@ from shared_model.process import end_with_parent
 
 POLL_SECONDS = 0.2
 LONGEST_POLL_SECONDS = 2.0
+POLL_GROWTH = 1.02
+"""From one pause to the next: a reply lies there for a hundredth of the time that it was waited for, on average."""
 APP_REFUSED = 7
 """Flower's error code for an app that a site did not accept."""
 ABSENCES = {
@@ -87,7 +89,7 @@ class FlowerTransport:
                     yield _answer(self._sent.pop(number), reply)
             if not came:
                 time.sleep(pause)
-                pause = min(1.1 * pause, LONGEST_POLL_SECONDS)
+                pause = min(POLL_GROWTH * pause, LONGEST_POLL_SECONDS)
 
     def close(self) -> None:
         self._sent = {}

@@ -4,6 +4,9 @@ import os
 import sys
 from pathlib import Path
 
+LOOK = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"
+"""Seconds between two looks of an executor for work. Half of Flower's own 1 s takes about 4 % of a core, 0.1 s 13 %."""
+
 
 def environment(home: Path) -> dict[str, str]:
     """The environment of a child process.
@@ -16,6 +19,7 @@ def environment(home: Path) -> dict[str, str]:
     before = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
     direct = ",".join(part for part in (before, "127.0.0.1,localhost") if part)
     return {
+        LOOK: "0.5",
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "FLWR_HOME": str(home),

@@ -9,6 +9,11 @@ import subprocess
 import sys
 from importlib import import_module, metadata
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from shared_model.flower_environment import LOOK, environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,6 +99,56 @@ def test_the_node_looks_at_an_app_where_ours_is_put() -> None:
     assert pull.index("_verify_fab(") < pull.index("get_fused_config_from_fab(fab.content")
     assert "http_request_response(" in inspect.getsource(loop._init_connection)
     assert "trusted_entities=config.trusted_entities" in inspect.getsource(command.flower_supernode)
+
+
+def test_the_node_looks_for_messages_where_ours_is_put_and_often_after_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from client import supernode
+
+    source = inspect.getsource(supernode.loop.start_client_internal)
+    assert "run_id = _pull_and_store_message(\n                state=state," in source
+    assert "if run_id is None:" in source and "time.sleep(3)" in source
+    assert "obj_contents = pull_objects(" in inspect.getsource(supernode.loop._pull_and_store_message)
+    clock, looks = 0.0, []
+
+    def pull(came: int | None) -> int | None:
+        looks.append(clock)
+        return came if clock in (0.0, 2.0) else None
+
+    def sleep(seconds: float) -> None:
+        nonlocal clock
+        clock += seconds
+
+    monkeypatch.setattr(supernode.loop, "_pull_and_store_message", pull)
+    monkeypatch.setattr(supernode.loop.pull_objects, "__kwdefaults__", dict(supernode.loop.pull_objects.__kwdefaults__))
+    monkeypatch.setattr(supernode, "time", SimpleNamespace(monotonic=lambda: clock, sleep=sleep))
+    supernode.be_quick()
+    assert [supernode.loop._pull_and_store_message(came=7) for _ in range(2)] == [7, 7]
+    assert looks == [0.0, 0.0]
+    clock = 0.5
+    assert supernode.loop._pull_and_store_message(came=7) == 7
+    assert looks[2:] == [0.5, 1.0, 1.5, 2.0]
+    clock = 3.0
+    assert supernode.loop._pull_and_store_message(came=7) is None
+    assert clock == 3.0 + supernode.AWAKE_SECONDS
+    assert supernode.loop._pull_and_store_message(came=7) is None
+    assert clock == 3.0 + supernode.AWAKE_SECONDS, "from now on Flower's own pauses"
+
+
+def test_an_object_is_asked_for_again_as_often_as_we_say() -> None:
+    utils = import_module("flwr.supercore.inflatable.inflatable_utils")
+    assert {"initial_backoff", "backoff_cap", "max_tries_per_object"} <= set(utils.pull_objects.__kwdefaults__)
+    assert "if max_tries_per_object is None:" in inspect.getsource(utils.pull_objects)
+
+
+def test_an_executor_looks_for_work_as_often_as_we_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    executor = import_module("flwr.supercore.superexec.run_superexec")
+    monkeypatch.delenv(LOOK, raising=False)
+    monkeypatch.setenv(LOOK, environment(tmp_path)[LOOK])
+    assert executor._get_task_poll_interval() == 0.5
+    monkeypatch.setenv(LOOK, "0.1")
+    assert environment(tmp_path)[LOOK] == "0.1"
 
 
 def test_the_programs_are_beside_this_python() -> None:
