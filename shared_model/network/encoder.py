@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from monai.networks.nets.swin_unetr import PatchMerging, SwinUNETR
 
+from shared_model.network.attention import Stage
 from shared_model.tasks import MODALITIES
 
 
@@ -60,10 +61,7 @@ class LegacyPatchMerging(PatchMerging):
 
 
 class Backbone(SwinUNETR):
-    """SwinUNETR without its output layer; same modules, keys and arithmetic as MONAI's.
-
-    Attention at inference is PyTorch's fused kernel, equal to rounding.
-    """
+    """SwinUNETR without its output layer; same keys and arithmetic as MONAI's."""
 
     def __init__(self, shape: BackboneShape, legacy_merging: bool) -> None:
         super().__init__(
@@ -74,9 +72,10 @@ class Backbone(SwinUNETR):
             num_heads=shape.heads,
             window_size=shape.window,
             downsample=LegacyPatchMerging if legacy_merging else PatchMerging,
-            use_flash_attention=True,
         )
         del self.out
+        for layers in (self.swinViT.layers1, self.swinViT.layers2, self.swinViT.layers3, self.swinViT.layers4):
+            layers[0] = Stage(layers[0])
 
     def forward(self, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Hidden states and decoder features.

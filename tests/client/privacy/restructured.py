@@ -7,22 +7,21 @@ patient looks up for himself. The arithmetic is MONAI's.
 from typing import Any, cast
 
 import torch
-from monai.networks.nets.swin_unetr import WindowAttention
 from torch import nn
 
 from shared_model.network import MTSUNet
+from shared_model.network.attention import WindowAttention
 
 
 class ApartAttention(nn.Module):
-    """MONAI's WindowAttention over (B * windows, n, C) tokens, where B is `samples`."""
+    """WindowAttention over (B * windows, n, C) tokens, where B is `samples`."""
 
     def __init__(self, stock: WindowAttention, samples: int) -> None:
         super().__init__()
         self.samples, self.heads, self.scale = samples, stock.num_heads, stock.scale
         self.qkv, self.proj = stock.qkv, stock.proj
-        table = cast(nn.Parameter, stock.relative_position_bias_table)
-        self.bias = nn.Embedding.from_pretrained(table.detach().clone(), freeze=False)
-        self.index = cast(torch.Tensor, stock.relative_position_index)
+        self.bias = nn.Embedding.from_pretrained(stock.relative_position_bias_table.detach().clone(), freeze=False)
+        self.index = stock.relative_position_index
 
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         rows, n, channels = tokens.shape
