@@ -52,7 +52,8 @@ def step(preset: str, crop: tuple[int, int, int], batch: int, device: torch.devi
     ).to(device)
     for _ in range(2):
         started = time.perf_counter()
-        logits = network(images, present, targets.regions[:, :1], targets.region_known[:, 0], forcing=0.5)
+        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+            logits = network(images, present, targets.regions[:, :1], targets.region_known[:, 0], forcing=0.5)
         loss = multi_task_loss(logits, targets, dict.fromkeys(TASKS, 1.0))[0].mean()
         optimizer.zero_grad()
         loss.backward()

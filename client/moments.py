@@ -15,14 +15,18 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def adamw(parameters: Mapping[str, nn.Parameter], config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over named parameters, the class side with its own peak of the learning rate, `peak` in each group."""
+    """AdamW over named parameters, the class side with its own peak of the learning rate, `peak` in each group.
+
+    On CUDA it is the fused one, which changes all of them in one kernel.
+    """
     sides: dict[bool, list[nn.Parameter]] = {False: [], True: []}
     for name, parameter in parameters.items():
         group = group_of(name)
         sides[group != TRUNK and not (group in TASKS and TASKS[group].is_region)].append(parameter)
     peaks = {False: config.learning_rate, True: config.class_learning_rate}
     groups = [{"params": side, "peak": peaks[classes]} for classes, side in sides.items() if side]
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    fused = all(parameter.is_cuda for parameter in parameters.values()) or None
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=fused)
 
 
 def moments_of(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> Tensors:
@@ -38,10 +42,12 @@ def moments_of(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Par
 def restore(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], moments: Mapping[str, np.ndarray]
 ) -> None:
-    """The inverse of `moments_of`."""
+    """The inverse of `moments_of`. Only a fused AdamW counts its steps on the device."""
+    fused = optimizer.defaults["fused"]
     for name, parameter in parameters.items():
         if f"step/{name}" in moments:
             kept = {moment: torch.from_numpy(np.array(moments[f"{moment}/{name}"])) for moment in MOMENTS}
             optimizer.state[parameter] = {
-                moment: value if moment == "step" else value.to(parameter.device) for moment, value in kept.items()
+                moment: value if moment == "step" and not fused else value.to(parameter.device)
+                for moment, value in kept.items()
             }

@@ -6,7 +6,8 @@ counts steps over all rounds, and on a CPU with one thread the same call gives t
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from client.data.batches import Batch, TrainingCrops
+from client.data.batches import Batch, TrainingCrops, ahead, draw_batches
 from client.data.loading import LoadedCase
 from client.moments import adamw, moments_of, restore
 from shared_model.config import Plan, TrainingConfig
@@ -121,8 +122,8 @@ def train(
     learning rate in every coordinate, whatever the gradient, which at the start of each round undoes the averaging.
     Adapters begin anew in each round, and so do their moments.
 
-    On CUDA the forward pass runs under bfloat16 autocast. On a CPU it never does: there, bfloat16 convolution gradients
-    over small volumes are wrong in torch 2.13.
+    On CUDA the forward pass runs under bfloat16 autocast, and no step waits for the device. On a CPU it never runs so:
+    there, bfloat16 convolution gradients over small volumes are wrong in torch 2.13.
     """
     config = job.plan.training
     seeds = np.random.SeedSequence([job.plan.seed, zlib.crc32(job.name.encode()), job.first_step])
@@ -135,33 +136,43 @@ def train(
     optimizer = adamw(trained, config)
     restore(optimizer, dense, moments)
     crops = TrainingCrops(config.crop, config.modality_dropout)
-    order = _endless(len(cases), rng)
     private = _private(cases, job, crops, optimizer)
     total = job.plan.rounds * config.local_steps
     losses: list[torch.Tensor] = []
-    for step in range(job.first_step, job.first_step + job.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * schedule(config, step, total)
-        sample_losses = _sample_losses(network, job, device, max(0.0, 1.0 - step / (FORCED_SHARE * total)))
-        if private is not None:
-            private.take(sample_losses, lambda: _pull_to(anchors, trained, job.proximal))
-        else:
-            batch = crops.draw([cases[next(order)] for _ in range(job.batch_size)], rng)
-            optimizer.zero_grad(set_to_none=True)
-            loss = sample_losses(batch).sum() / job.batch_size
-            if loss.requires_grad:
-                loss.backward()
-                _pull_to(anchors, trained, job.proximal)
-                nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
-                optimizer.step()
-            losses.append(loss.detach())
-        on_step()
+    with closing(training_batches(crops, cases, job, rng, device)) as made:
+        for step in range(job.first_step, job.first_step + job.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * schedule(config, step, total)
+            sample_losses = _sample_losses(network, job, device, max(0.0, 1.0 - step / (FORCED_SHARE * total)))
+            if private is not None:
+                private.take(sample_losses, lambda: _pull_to(anchors, trained, job.proximal))
+            else:
+                optimizer.zero_grad(set_to_none=True)
+                loss = sample_losses(next(made)).sum() / job.batch_size
+                if loss.requires_grad:
+                    loss.backward()
+                    _pull_to(anchors, trained, job.proximal)
+                    nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
+                    optimizer.step()
+                losses.append(loss.detach())
+            on_step()
     tensors = {name: value.detach().cpu().numpy().astype(np.float32) for name, value in trained.items()}
     if adapters:
         adapters.merge()
     network.requires_grad_(True).eval()
     mean = float(torch.stack(losses).mean()) if losses else None
     return Trained(tensors, moments_of(optimizer, dense), mean, private.done if private else 0)
+
+
+def training_batches(
+    crops: TrainingCrops, cases: Sequence[LoadedCase], job: Job, rng: np.random.Generator, device: torch.device
+) -> Generator[Batch, None, None]:
+    """The batches of a job that is not private, the same on every device.
+
+    For a GPU they are made ahead of the steps. On a CPU a thread would take what it gives from the step itself.
+    """
+    made = draw_batches(crops, cases, job.batch_size, job.steps, rng)
+    return ahead(batch.pinned() for batch in made) if device.type == "cuda" else made
 
 
 def _trainable(network: MTSUNet, job: Job) -> tuple[dict[str, nn.Parameter], Adapters | None]:
@@ -211,9 +222,3 @@ def _pull_to(anchors: Mapping[str, torch.Tensor], trained: Mapping[str, nn.Param
         gradient = trained[name].grad
         if gradient is not None:
             gradient.add_(trained[name].detach() - anchor, alpha=strength)
-
-
-def _endless(count: int, rng: np.random.Generator) -> Iterator[int]:
-    """Indices below `count`, in fresh random order again and again."""
-    while True:
-        yield from rng.permutation(count).tolist()

@@ -1,6 +1,8 @@
 """The multi-task loss, one number per sample, with every label optional."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch.nn import functional as F
@@ -25,8 +27,21 @@ class Targets:
     region_known: torch.Tensor
     classes: torch.Tensor
 
+    @cached_property
+    def labelled(self) -> frozenset[str]:
+        """Names of the tasks with a label in the batch. Reads the tensors where they are."""
+        known = torch.cat([self.region_known, self.classes != MISSING], dim=1).any(dim=0)  # (3 + 3,)
+        return frozenset(task.name for task, some in zip((*REGIONS, *CLASSES), known, strict=True) if bool(some))
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Targets":
+        """The same labels in changed tensors; what is labelled is asked here, where no GPU has to be waited for."""
+        changed = Targets(change(self.regions), change(self.region_known), change(self.classes))
+        vars(changed)["labelled"] = self.labelled
+        return changed
+
     def to(self, device: torch.device) -> "Targets":
-        return Targets(self.regions.to(device), self.region_known.to(device), self.classes.to(device))
+        """From the CPU to a device, without waiting for it."""
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def region_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -72,7 +87,7 @@ def multi_task_loss(
     parts: dict[str, torch.Tensor] = {}
     for column, task in enumerate(REGIONS):
         known = targets.region_known[:, column]
-        if task.name in logits and bool(known.any()):
+        if task.name in logits and task.name in targets.labelled:
             output = _widen(logits[task.name][:, 0])
             loss = region_loss(output, targets.regions[:, column].to(output.dtype))
             loss = torch.where(known, loss, 0)
@@ -81,7 +96,7 @@ def multi_task_loss(
     for column, task in enumerate(CLASSES):
         labels = targets.classes[:, column]
         known = labels != MISSING
-        if task.name in logits and bool(known.any()):
+        if task.name in logits and task.name in targets.labelled:
             output = _widen(logits[task.name])
             loss = F.cross_entropy(output, labels, ignore_index=MISSING, reduction="none")
             total = total + weights[task.name] * loss

@@ -1,7 +1,9 @@
 """Augmented training crops of loaded cases."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from shared_model.crops import crop_slices
 from shared_model.losses import Targets
 from shared_model.tasks import MISSING, MODALITIES
 
+T = TypeVar("T")
 ANYWHERE = 0.2
 """Share of training crops that lie anywhere in the brain instead of at the tumour."""
 
@@ -24,24 +27,29 @@ class Batch:
         images: (B, 4, *crop) float32.
         present: (B, 4) bool.
         targets: regions (B, 3, *crop), region_known (B, 3), classes (B, 3).
-        tumor_mask: (B, 1, *crop) float32, the whole tumour; zero where unknown.
-        mask_known: (B,) bool.
     """
 
     images: torch.Tensor
     present: torch.Tensor
     targets: Targets
-    tumor_mask: torch.Tensor
-    mask_known: torch.Tensor
+
+    @property
+    def tumor_mask(self) -> torch.Tensor:
+        """(B, 1, *crop) float32, the whole tumour; zero where unknown."""
+        return self.targets.regions[:, :1]
+
+    @property
+    def mask_known(self) -> torch.Tensor:
+        """(B,) bool."""
+        return self.targets.region_known[:, 0]
+
+    def pinned(self) -> "Batch":
+        """In memory from which a GPU copies while the CPU goes on."""
+        return Batch(self.images.pin_memory(), self.present.pin_memory(), self.targets.each(torch.Tensor.pin_memory))
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(
-            self.images.to(device),
-            self.present.to(device),
-            self.targets.to(device),
-            self.tumor_mask.to(device),
-            self.mask_known.to(device),
-        )
+        """From the CPU to a device, without waiting for it; `present` stays, for the network reads it there first."""
+        return Batch(self.images.to(device, non_blocking=True), self.present, self.targets.to(device))
 
 
 class TrainingCrops:
@@ -72,8 +80,6 @@ class TrainingCrops:
             images=torch.from_numpy(images),
             present=torch.from_numpy(present),
             targets=targets,
-            tumor_mask=targets.regions[:, :1],
-            mask_known=targets.region_known[:, 0],
         )
 
     def _one(self, case: LoadedCase, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -107,3 +113,31 @@ def cut(volume: Volume, centre: np.ndarray, crop: Crop) -> np.ndarray:
     source, target = crop_slices(centre, volume.shape[1:], crop)
     out[:, *target] = volume[:, *source]
     return out
+
+
+def draw_batches(
+    crops: TrainingCrops, cases: Sequence[LoadedCase], size: int, count: int, rng: np.random.Generator
+) -> Generator[Batch, None, None]:
+    """So many batches of `size` crops, over the cases in fresh random order again and again."""
+    order = _endless(len(cases), rng)
+    for _ in range(count):
+        yield crops.draw([cases[next(order)] for _ in range(size)], rng)
+
+
+def ahead(items: Iterator[T]) -> Generator[T, None, None]:
+    """The same items, of which a thread makes the next one while one is worked on.
+
+    One is made ahead and no more. What its making raises is raised here in its turn; closing waits for the one under
+    way.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as maker:
+        made = maker.submit(next, items, None)
+        while (item := made.result()) is not None:
+            made = maker.submit(next, items, None)
+            yield item
+
+
+def _endless(count: int, rng: np.random.Generator) -> Iterator[int]:
+    """Indices below `count`, in fresh random order again and again."""
+    while True:
+        yield from rng.permutation(count).tolist()

@@ -70,7 +70,8 @@ class MTSUNet(nn.Module):
 
         Args:
             images: (B, 4, D, H, W) z-scored, channels in the order of MODALITIES, D, H, W multiples of 32.
-            present: (B, 4) bool; an absent channel's voxels are not read.
+            present: (B, 4) bool; an absent channel's voxels are not read. Left on the CPU, it is read without
+                waiting for a GPU.
             tumor_mask: (B, 1, D, H, W) in {0, 1}, the whole tumour, for the gate.
             mask_known: (B,) bool, the samples whose mask is to be believed; all of them if left out.
             forcing: share of the mask in the gate, 0 to 1.
@@ -81,6 +82,7 @@ class MTSUNet(nn.Module):
         """
         asked = set(self.tasks if tasks is None else tasks)
         filled = self._fill(images, present)
+        present = present.to(images.device, non_blocking=True)
         hidden, features = self.backbone(filled)
         logits = {name: self.heads[name](features) for name in self.regions if name in asked}
         class_tasks = [name for name in self.tasks if name in asked and name not in self.regions]
@@ -104,7 +106,8 @@ class MTSUNet(nn.Module):
         if bool(present.all()):
             return images
         token = self.missing_token.to(images.dtype)[:, None, None, None]  # (4, 1, 1, 1)
-        return torch.where(present[:, :, None, None, None], images, token)
+        there = present.to(images.device, non_blocking=True)
+        return torch.where(there[:, :, None, None, None], images, token)
 
     @torch.no_grad()
     def _gate(

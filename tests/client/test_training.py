@@ -1,11 +1,14 @@
 """Local training: reproducible to the bit, on schedule, and moving nothing that it must not."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from client import training
+from client.data.batches import ahead
 from client.site import Site
 from client.training import Job, round_job, schedule, train
 from shared_model.config import TrainingConfig
@@ -15,6 +18,7 @@ from tests.federation import Cohort, small_simulation
 
 PLAN = small_simulation().plan
 CPU = torch.device("cpu")
+ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +103,54 @@ def test_every_step_ticks(alder: Site) -> None:
     assert len(ticks) == 3
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_batches_made_ahead_train_to_the_same_bits(alder: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job(PLAN, ("wt",), "alder", first_step=0, steps=3, batch_size=2)
+    wanted, made = digest(trained(alder, job)[1]), training.training_batches
+    monkeypatch.setattr(training, "training_batches", lambda *arguments: ahead(made(*arguments)))
+    assert digest(trained(alder, job)[1]) == wanted
+
+
+def test_a_step_that_fails_leaves_no_thread(alder: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, made = Job(PLAN, ("wt",), "alder", first_step=0, steps=3, batch_size=1), training.training_batches
+    monkeypatch.setattr(training, "training_batches", lambda *arguments: ahead(made(*arguments)))
+
+    def fail() -> None:
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        train(build_network(PLAN.model, PLAN.tasks), alder.learner.training_cases, job, CPU, on_step=fail)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+@ON_CUDA
+def test_no_step_on_cuda_waits_for_the_device(alder: Site) -> None:
+    steps = 4
+
+    def watch(done: list[int]) -> None:
+        done.append(1)
+        torch.cuda.set_sync_debug_mode("default" if len(done) == steps else "error")
+
+    done: list[int] = []
+    network = build_network(PLAN.model, PLAN.tasks)
+    job = Job(PLAN, PLAN.tasks, "alder", first_step=0, steps=steps, batch_size=2)
+    try:
+        train(network, alder.learner.training_cases, job, torch.device("cuda"), on_step=lambda: watch(done))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(done) == steps
+
+
+@ON_CUDA
+def test_moments_of_the_fused_optimizer_go_on(alder: Site) -> None:
+    network = build_network(PLAN.model, PLAN.tasks)
+    device, cases = torch.device("cuda"), alder.learner.training_cases
+    first = train(network, cases, round_job(PLAN, ("wt",), "alder", 1, {}), device)
+    second = train(network, cases, round_job(PLAN, ("wt",), "alder", 2, {}), device, first.moments)
+    steps = {value.item() for name, value in second.moments.items() if name.startswith("step/")}
+    assert steps == {2 * PLAN.training.local_steps}
+
+
+@ON_CUDA
 def test_training_on_cuda_lowers_the_loss_under_mixed_precision(alder: Site) -> None:
     network = build_network(PLAN.model, PLAN.tasks)
     device = torch.device("cuda")

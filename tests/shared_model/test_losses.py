@@ -37,6 +37,14 @@ def test_an_empty_region_asks_for_an_empty_answer() -> None:
     assert region_loss(torch.full((1, 4, 4, 4), 40.0), nothing).item() == pytest.approx(1 - 1 / 65 + 40, abs=1e-3)
 
 
+def test_what_is_labelled_is_asked_before_the_labels_move() -> None:
+    """A meta tensor cannot be read, as a GPU's cannot without waiting."""
+    targets = _targets([[True, False, False]], [[MISSING, 1, MISSING]])
+    moved = targets.to(torch.device("meta"))
+    assert moved.regions.is_meta
+    assert moved.labelled == targets.labelled == {"wt", "codeletion"}
+
+
 def test_class_terms_by_hand() -> None:
     """Logits 0 of three classes: ln 3 times the weight of grade; IDH logits (0, ln 3), label 1: ln(4/3)."""
     targets = _targets([[False] * 3], [[1, MISSING, 2]])
