@@ -68,3 +68,7 @@ class Learner:
         job = round_job(self._plan, self._tasks, self._site, work.round, work.settings, self._privacy)
         with progress(self._state, work.run, work.round, job.steps) as on_step:
             return train(self.network, self.training_cases, job, self._device, moments, on_step)
+
+    def release(self) -> None:
+        """Let the network go, with its gradients: a process that serves many sites would hold one of each."""
+        del self.network

@@ -154,6 +154,7 @@ class Site:
         self.learner.load(base)
         evaluation = self._evaluate(work.round - 1)
         trained = self.learner.train(work, self.answers.moments(work))
+        self.learner.release()
         if self.spending is not None:
             self.spending.book(reservation, trained.private_steps)
         before = before_round(base, self.tasks, self.plan.training)
@@ -206,6 +207,7 @@ class Site:
         """
         self.learner.load(self._received(closing, tensors, closing.round))
         disclosed = self._disclosed(self._evaluate(closing.round))
+        self.learner.release()
         self.answers.forget(self.run)
         self.withdrawals.end(self.run)
         return wire.Evaluated(run=self.run, site=self.config.site, evaluation=disclosed, audit=self.audit.head)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from client.app import _site, answer
+from client.site import Site
 from shared_model import wire
 from shared_model.config import SiteConfig
 from shared_model.parameters import digest
@@ -34,6 +35,16 @@ def test_cases_and_tasks_that_came_after_the_opening_do_not_weigh(whole: SiteCon
     assert isinstance(update, wire.Update)
     assert update.cases == opened.cases
     assert not [name for name in tensors if name.startswith("heads.idh")]
+
+
+def test_a_process_that_serves_many_sites_holds_no_network_of_theirs(whole: SiteConfig, tmp_path: Path) -> None:
+    store = start(tmp_path / "run", PLAN)
+    run, base = store.read()[0], store.model(0)
+    site = Site(whole, PLAN, run)
+    site.work(wire.Work(run=run, round=1, plan=PLAN.digest(), base=digest(base), settings={}), base)
+    assert not hasattr(site.learner, "network")
+    site.close(wire.Closing(run=run, round=1, base=digest(base)), base)
+    assert not hasattr(site.learner, "network")
 
 
 def test_a_run_that_was_never_opened_is_refused(whole: SiteConfig, tmp_path: Path) -> None:
