@@ -57,6 +57,9 @@ if any("flwr-clientapp" in part for part in sys.orig_argv):
             tensors = {name: value + steps[name] for name, value in self.weights.items()}
             return types.SimpleNamespace(tensors=tensors, moments={}, private_steps=0)
 
+        def release(self):
+            del self.weights
+
     sys.modules["client.learner"] = types.ModuleType("client.learner")
     sys.modules["client.learner"].Learner = Learner
 """

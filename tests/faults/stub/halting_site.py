@@ -45,6 +45,9 @@ class Learner:
             file.write(f"{self.site} {work.run} {work.round} {work.base}\n")
         return SimpleNamespace(tensors=trained, moments={"mean": mean}, private_steps=0)
 
+    def release(self) -> None:
+        del self.weights
+
 
 learner: Any = ModuleType("client.learner")
 learner.Learner = Learner
