@@ -42,7 +42,7 @@ class WindowAttention(nn.Module):
     """softmax(q k^T / sqrt(d) + bias + mask) v in each window, without dropout.
 
     PyTorch's fused kernel on CUDA, and on a CPU at inference. Training on a CPU keeps the explicit softmax: fused it is
-    slower, since the bias needs a gradient, and equal to rounding alone, where trained bytes have to stay as they are.
+    slower, since the bias needs a gradient, and for some widths equal to rounding alone, where bytes have to stay.
     """
 
     relative_position_index: torch.Tensor
