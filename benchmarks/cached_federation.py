@@ -62,4 +62,5 @@ def loaded(plan: Plan, tensors: Tensors) -> MTSUNet:
 def tested(folder: Path, plan: Plan, model: Tensors) -> list[CaseResult]:
     """The model on the common test set, in order of the cases."""
     network = loaded(plan, model).eval()
-    return [measure(case, predict(network, case, plan, plan.tasks)) for case in read_patients(folder / TEST)]
+    cases = read_patients(folder / TEST)
+    return [measure(case, predict(network, case, plan.training.crop, plan.tasks)) for case in cases]

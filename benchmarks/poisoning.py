@@ -131,7 +131,7 @@ def test_results(network: Any, plan: Plan, data: DataConfig, cache: Path) -> lis
     """Every test case under a model."""
     kept = CaseCache(cache)
     cases = [kept.get(case) for case in read_cases(data, plan.grade_edition)]
-    return [measure(case, predict(network, case, plan, plan.tasks)) for case in cases]
+    return [measure(case, predict(network, case, plan.training.crop, plan.tasks)) for case in cases]
 
 
 def run_cell(folder: Path, cell: Cell, rounds: int) -> Outcome:

@@ -5,23 +5,25 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from client.data.loading import LoadedCase
+from client.data.loading import Crop, LoadedCase
 from shared_model.config import Plan
 from shared_model.inference import Prediction, predict_case
 from shared_model.network import MTSUNet
 from shared_model.scores import CaseResult, SiteScores, case_result
-from shared_model.tasks import REGIONS
+from shared_model.tasks import TASKS
 
 
-def predict(network: MTSUNet, case: LoadedCase, plan: Plan, tasks: Sequence[str]) -> Prediction:
-    """Probabilities of a case for the tasks asked for."""
+def predict(network: MTSUNet, case: LoadedCase, crop: Crop, tasks: Sequence[str], mirror: bool = False) -> Prediction:
+    """Probabilities of a case for those of the network's tasks that are asked for; `crop` is that of training."""
+    asked = [task for task in network.tasks if task in tasks]
     return predict_case(
         network,
         torch.from_numpy(case.image[:].astype(np.float32)),  # (4, D, H, W)
         torch.from_numpy(np.array(case.present)),
-        plan.training.crop,
-        [task for task in plan.class_tasks if task in tasks],
-        regions=[region.name for region in REGIONS if region.name in tasks],
+        crop,
+        [task for task in asked if not TASKS[task].is_region],
+        regions=[task for task in asked if TASKS[task].is_region],
+        mirror=mirror,
     )
 
 
@@ -33,4 +35,4 @@ def measure(case: LoadedCase, prediction: Prediction) -> CaseResult:
 
 def evaluate(network: MTSUNet, cases: Sequence[LoadedCase], plan: Plan, tasks: Sequence[str]) -> SiteScores:
     """Sums over the site's cases; case ids and single results stay here."""
-    return SiteScores.of([measure(case, predict(network, case, plan, tasks)) for case in cases])
+    return SiteScores.of([measure(case, predict(network, case, plan.training.crop, tasks)) for case in cases])

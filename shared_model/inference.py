@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from shared_model.network import MTSUNet
 from shared_model.tasks import REGIONS
 
 REGION_NAMES = tuple(region.name for region in REGIONS)
+MIRRORINGS = tuple(axes for count in range(4) for axes in combinations((-3, -2, -1), count))
+"""The axes to flip, for each of the eight ways to mirror a volume; the first flips none."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,17 @@ def predict_case(
     class_tasks: Sequence[str],
     overlap: float = 0.5,
     regions: Sequence[str] = REGION_NAMES,
+    mirror: bool = False,
+    windows: int | None = None,
 ) -> Prediction:
     """One case.
 
     Probabilities of regions are the mean over overlapping windows with Gaussian weights (Isensee et al. 2021), those of
     classes come from one window at the predicted whole tumour. An image smaller than a window is padded with zeros,
-    and the result cut back. The work is done where the network is, one window at a time; what it returns is on the CPU.
+    and the result cut back. The work is done where the network is; what it returns is on the CPU.
+
+    With `mirror` regions are the mean over the eight mirrorings of the image, each mirrored back, and classes the mean
+    over those of the one window, whose place follows from that mean: eight times the work.
 
     Args:
         image: (4, D, H, W) z-scored, channels in the order of MODALITIES.
@@ -83,31 +91,40 @@ def predict_case(
         class_tasks: the class tasks to predict; the network has a head for each.
         overlap: share of a window that its neighbour covers, 0 to below 1.
         regions: the regions that the model was trained for; the network's other regions are left out.
+        windows: as many at a time. Left out: one on a CPU, where more gain nothing, and four on a GPU.
     """
     device = next(network.parameters()).device
     there = present[None].to(device)  # (1, 4)
+    together = windows or (1 if device.type == "cpu" else 4)
+    mirrorings = MIRRORINGS if mirror else MIRRORINGS[:1]
 
-    def segment(windows: torch.Tensor) -> torch.Tensor:
-        logits = network.segment(windows, there.expand(len(windows), -1))
+    def segment(boxes: torch.Tensor) -> torch.Tensor:
+        logits = network.segment(boxes, there.expand(len(boxes), -1))
         return torch.cat([logits[name] for name in network.regions], dim=1).float().sigmoid()  # (B, regions, *crop)
+
+    def slide(seen: torch.Tensor) -> torch.Tensor:
+        whole: torch.Tensor = sliding_window_inference(
+            seen[None], crop, together, segment, overlap, mode="gaussian", sw_device=device, device="cpu"
+        )
+        return whole[0]  # (regions, D, H, W)
 
     with evaluating(network):
         probabilities = np.zeros((len(REGIONS), *image.shape[1:]), dtype=np.float32)
         centre = tuple(size // 2 for size in image.shape[1:])
         if network.regions:
-            windows = sliding_window_inference(
-                image[None], crop, 1, segment, overlap, mode="gaussian", sw_device=device, device="cpu"
-            )
-            found = dict(zip(network.regions, windows[0].numpy(), strict=True))
+            mean = sum(slide(image.flip(axes)).flip(axes) for axes in mirrorings) / len(mirrorings)
+            found = dict(zip(network.regions, mean.numpy(), strict=True))
             centre = tumour_centre(found[network.regions[0]])
             for channel, name in enumerate(REGION_NAMES):
                 if name in regions and name in found:
                     probabilities[channel] = found[name]
-        classes = {}
+        classes: dict[str, np.ndarray] = {}
         if class_tasks:
             box = crop_at(image, centre, crop)[None].to(device)  # (1, 4, *crop)
-            logits = network(box, there, tasks=class_tasks)
-            classes = {name: logits[name][0].float().softmax(dim=0).cpu().numpy() for name in class_tasks}
+            seen = [network(box.flip(axes), there, tasks=class_tasks) for axes in mirrorings]
+            for name in class_tasks:
+                chances = torch.stack([logits[name][0].float().softmax(dim=0) for logits in seen])  # (mirrorings, C)
+                classes[name] = chances.mean(dim=0).cpu().numpy()
     known = tuple(name for name in REGION_NAMES if name in regions and name in network.regions)
     return Prediction(probabilities, classes, known)
 
@@ -133,14 +150,18 @@ def average(predictions: Sequence[Prediction]) -> Prediction:
     return Prediction(mean.astype(np.float32), classes, regions)
 
 
+def nested(probabilities: np.ndarray) -> np.ndarray:
+    """(3, D, H, W) bool: probability > 0.5, core inside the whole tumour alone, enhancement inside the core."""
+    inside: np.ndarray = np.logical_and.accumulate(probabilities > 0.5, axis=0)
+    return inside
+
+
 def to_brats_labels(probabilities: np.ndarray) -> np.ndarray:
     """(3, D, H, W) -> (D, H, W) uint8 in BraTS's labels: 2 oedema, 1 core without enhancement, 4 enhancing, 0 the rest.
 
-    The regions are nested: core counts inside the whole tumour alone, enhancement inside the core.
+    The regions are nested first.
     """
-    whole, core, enhancing = probabilities > 0.5
-    core = core & whole
-    enhancing = enhancing & core
+    whole, core, enhancing = nested(probabilities)
     labels = np.zeros(whole.shape, dtype=np.uint8)
     labels[whole], labels[core], labels[enhancing] = 2, 1, 4
     return labels

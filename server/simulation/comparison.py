@@ -80,7 +80,7 @@ def run_case(test: Test, case: Case) -> None:
     """Predict one case with every model, write the federated segmentation and then the results."""
     loaded = CaseCache(test.cache).get(case)
     predictions = {
-        model.way: predict(network, loaded, test.plan, model.tasks)
+        model.way: predict(network, loaded, test.plan.training.crop, model.tasks)
         for model, network in zip(test.models, _networks(test), strict=True)
     }
     if members := [predictions[model.way] for model in test.models if model.member]:

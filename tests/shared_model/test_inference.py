@@ -1,12 +1,23 @@
 """Inference with networks whose answer is known, and once with the real one."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from shared_model.config import ModelConfig
-from shared_model.inference import Prediction, average, crop_at, predict_case, to_brats_labels, tumour_centre
+from shared_model.inference import (
+    MIRRORINGS,
+    Prediction,
+    average,
+    crop_at,
+    nested,
+    predict_case,
+    to_brats_labels,
+    tumour_centre,
+)
 from shared_model.network import build_network
 from shared_model.tasks import REGIONS
 
@@ -105,6 +116,7 @@ def test_labels_are_nested() -> None:
     masks = np.array([[1, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 1, 1, 1]], dtype=np.float32)
     labels = to_brats_labels(masks[:, None, None, :])
     assert labels.dtype == np.uint8 and labels.tolist() == [[[2, 1, 4, 0, 0]]]
+    assert nested(masks[:, None, None, :])[:, 0, 0].sum(axis=1).tolist() == [3, 2, 1]
 
 
 def test_the_real_network_without_a_task_and_a_modality() -> None:
@@ -117,3 +129,30 @@ def test_the_real_network_without_a_task_and_a_modality() -> None:
     assert {name: len(values) for name, values in prediction.classes.items()} == {"idh": 2, "grade": 3}
     assert prediction.classes["grade"].sum() == pytest.approx(1, abs=1e-5)
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_mirrored_is_the_mean_of_eight_single_predictions() -> None:
+    """On an image of one window the crop of the classes is the image, wherever the tumour is."""
+    torch.manual_seed(0)
+    network = build_network(ModelConfig(), ("wt", "et", "idh", "grade"))
+    image, tasks = torch.randn(4, *CROP), ("idh", "grade")
+    mirrored = predict_case(network, image, ALL, CROP, tasks, mirror=True)
+    single = []
+    for flips in itertools.product((1, -1), repeat=3):
+        turn = (slice(None), *(slice(None, None, step) for step in flips))
+        found = predict_case(network, torch.from_numpy(image.numpy()[turn].copy()), ALL, CROP, tasks)
+        single.append((found.probabilities[turn], found.classes))
+    assert len(single) == len(MIRRORINGS) == 8
+    assert np.allclose(mirrored.probabilities, np.mean([regions for regions, _ in single], axis=0), atol=1e-6)
+    assert np.abs(mirrored.probabilities - single[0][0]).max() > 1e-3
+    for task in tasks:
+        assert np.allclose(mirrored.classes[task], np.mean([classes[task] for _, classes in single], axis=0), atol=1e-6)
+        assert mirrored.classes[task].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_windows_together_give_what_they_give_one_by_one() -> None:
+    torch.manual_seed(0)
+    network = build_network(ModelConfig(), ("wt", "tc", "et"))
+    image = torch.randn(4, 40, 70, 64)
+    one, three = (predict_case(network, image, ALL, CROP, (), windows=count).probabilities for count in (1, 3))
+    assert np.allclose(one, three, atol=1e-5)
