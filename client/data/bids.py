@@ -105,7 +105,7 @@ def _case(
     labels: dict[str, dict[str, int]],
     reading: Reading,
 ) -> Case:
-    images = {m: path for m in MODALITIES if (path := _image(place / "anat", name, m)) is not None}
+    images = {m: path for m in MODALITIES if (path := image_file(place / "anat", name, m)) is not None}
     if not images:
         raise DataError(f"{place / 'anat'}: none of T1w, ce-*_T1w, T2w and FLAIR is there", "check the names")
     for modality in MODALITIES:
@@ -129,7 +129,7 @@ def _case(
     )
 
 
-def _image(anat: Path, name: str, modality: str) -> Path | None:
+def image_file(anat: Path, name: str, modality: str) -> Path | None:
     """The one file of a modality; a T1w is contrast-enhanced if and only if its name has a ce entity."""
     files = sorted(anat.glob(f"{name}_*{SUFFIXES[modality]}.nii.gz")) + sorted(
         anat.glob(f"{name}_*{SUFFIXES[modality]}.nii")

@@ -36,13 +36,18 @@ def read_public(data: DataConfig, edition: GradeEdition) -> Reading:
     return reading
 
 
-def _case_folders(described: Dataset, data: DataConfig, reading: Reading) -> list[tuple[str, re.Match[str]]]:
-    """Name of each case folder that is to be read, and the match of its name."""
+def case_folders(described: Dataset) -> tuple[list[str], re.Pattern[str]]:
+    """The folders in which the set's case folders lie, and what these are called; the group `case` is the case."""
     parts = described.images[MODALITIES[0]][0].split("/")
     depth = next(index for index, part in enumerate(parts) if "{case}" in part)
-    parent = data.folder.joinpath(*parts[:depth])
     prefix, suffix = (re.escape(piece) for piece in parts[depth].split("{case}"))
-    pattern = re.compile(f"{prefix}(?P<case>{described.case}){suffix}")
+    return parts[:depth], re.compile(f"{prefix}(?P<case>{described.case}){suffix}")
+
+
+def _case_folders(described: Dataset, data: DataConfig, reading: Reading) -> list[tuple[str, re.Match[str]]]:
+    """Name of each case folder that is to be read, and the match of its name."""
+    above, pattern = case_folders(described)
+    parent = data.folder.joinpath(*above)
     try:
         names = sorted(entry.name for entry in parent.iterdir() if entry.is_dir())
     except OSError:
@@ -140,7 +145,7 @@ def _case(
     """The case, or nothing if it has no image."""
     groups = match.groupdict()
     patient = groups.get("patient") or name
-    images = {m: path for m in MODALITIES if (path := _first(data.folder, described.images[m], name)) is not None}
+    images = images_of(described, data.folder, name)
     if not images:
         reading.left_out.append(LeftOut(name, "none of the four modalities is there"))
         return []
@@ -150,7 +155,7 @@ def _case(
             reading.findings.append(
                 Finding("warning", f"case {name}", said, "it is used without; copy the file if it should be there")
             )
-    mask = None if name in data.without_mask else _first(data.folder, described.mask, name)
+    mask = None if name in data.without_mask else first_file(data.folder, described.mask, name)
     if mask is None:
         reading.findings.append(
             Finding("note", f"case {name}", "has no segmentation", "it trains the class tasks alone")
@@ -165,11 +170,6 @@ def _case(
         reading.findings.append(
             Finding("note", f"case {name}", "is not in the label table", "its labels are unknown; add a row if known")
         )
-    brain_mask = None
-    if described.brain_mask is not None:
-        brain_mask = data.folder / described.brain_mask.format(case=name)
-        if not is_file(brain_mask):
-            raise DataError(f"{brain_mask}: no such file", described.where)
     return [
         Case(
             id=name,
@@ -179,14 +179,33 @@ def _case(
             labels=_merged(described, records, reading),
             grade_edition=edition,
             mask_values=data.masks or described.mask_values,
-            brain_mask=brain_mask,
+            brain_mask=brain_mask_of(described, data.folder, name),
             background=described.background,
             also=book.all_names((*names, *(other for record in records for other in record.also))),
         )
     ]
 
 
-def _first(folder: Path, templates: tuple[str, ...], case: str) -> Path | None:
+def images_of(described: Dataset, folder: Path, case: str) -> dict[str, Path]:
+    """The modalities of a case that are there; `folder` is the set's."""
+    return {m: path for m in MODALITIES if (path := first_file(folder, described.images[m], case)) is not None}
+
+
+def brain_mask_of(described: Dataset, folder: Path, case: str) -> Path | None:
+    """What tells brain from skull in a case; None where the set's images are skull-stripped.
+
+    Raises:
+        DataError: it is not there.
+    """
+    if described.brain_mask is None:
+        return None
+    path = folder / described.brain_mask.format(case=case)
+    if not is_file(path):
+        raise DataError(f"{path}: no such file", described.where)
+    return path
+
+
+def first_file(folder: Path, templates: tuple[str, ...], case: str) -> Path | None:
     """The first of the paths that is there; one pattern that fits several files is an error."""
     for template in templates:
         path = template.format(case=case)
