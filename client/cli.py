@@ -178,6 +178,25 @@ def models(
 
 
 @app.command()
+def predict(
+    model: Annotated[Path, typer.Option(help="Folder of a released model, as `models --get` writes it.")],
+    case: Annotated[Path, typer.Option(help="Folder with the NIfTI files of one case, named as in BraTS or BIDS.")],
+    out: Annotated[Path | None, typer.Option(help="New folder for the result; predictions/CASE if left out.")] = None,
+    flips: Annotated[
+        bool, typer.Option("--flips", help="The mean over eight mirrorings: eight times the work.")
+    ] = False,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the network runs.")] = "cpu",
+) -> None:
+    """Segment one case and tell its classes with a released model. Research only, not for clinical use."""
+    from client.prediction import in_words, predict_folder
+
+    place, facts = predict_folder(model, case, out, flips, device)
+    for line in in_words(facts):
+        _say(line)
+    _say(f"written: {place}")
+
+
+@app.command()
 def report(
     site: SiteFile,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, as `models` lists it.")],

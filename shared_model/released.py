@@ -1,10 +1,13 @@
 """A released model: four files. The signature vouches for the manifest, the manifest for the model and for its card."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from shared_model.checkpoint import MANIFEST, MODEL
+from shared_model.config import ModelConfig, TaskNames, TrainingConfig
 from shared_model.errors import WeightsError
 from shared_model.metrics import Record
 from shared_model.scores import Row
@@ -55,14 +58,48 @@ class Released(Facts):
     card_sha256: Digest
 
 
+class About(Record):
+    """What a run's manifests say of its network: enough to build it, and to give it what it was trained on."""
+
+    plan: Digest
+    synthetic: bool
+    """True where every training case was generated."""
+    model: ModelConfig
+    tasks: TaskNames
+    grade_edition: Literal["who2021", "histologic"]
+    crop: tuple[int, int, int]
+    pretrained: dict[str, Any] | None
+
+    @field_validator("crop")
+    @classmethod
+    def _as_in_training(cls, crop: tuple[int, int, int]) -> tuple[int, int, int]:
+        return TrainingConfig(crop=crop).crop
+
+
+def about_of(released: Released, source: str) -> About:
+    """What the manifest says of the network.
+
+    Raises:
+        WeightsError: too little, or of another release; `source` names it.
+    """
+    with _named(f"{source}: about"):
+        return About.model_validate(released.about)
+
+
 def parse_released(manifest: bytes, source: str) -> Released:
     """A manifest from its bytes, whose signature is not looked at here.
 
     Raises:
         WeightsError: no manifest of a released model; `source` names it.
     """
-    try:
+    with _named(source):
         return Released.model_validate_json(manifest)
+
+
+@contextmanager
+def _named(source: str) -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -123,9 +123,13 @@ def look_at(case: Case) -> Looked:
     except DataError as error:
         return Looked([*findings, Finding.of(error)], (), hashes)
     spacing = tuple(float(round(side, 2)) for side in np.linalg.norm(loaded.grid.affine[:3, :3], axis=0))
-    findings += _intensities(case, files)
-    findings += _anatomy(case, loaded, float(np.prod(spacing)))
+    findings += look_inside(case, files, loaded) + _anatomy(case, loaded)
     return Looked(findings, spacing, hashes)
+
+
+def look_inside(case: Case, files: Files, loaded: LoadedCase) -> list[Finding]:
+    """What can be seen without a segmentation: intensities, background, and a skull."""
+    return _intensities(case, files) + _skull(case, loaded)
 
 
 def _intensities(case: Case, files: Files) -> list[Finding]:
@@ -149,16 +153,20 @@ def _intensities(case: Case, files: Files) -> list[Finding]:
     return found
 
 
-def _anatomy(case: Case, loaded: LoadedCase, voxel_mm3: float) -> list[Finding]:
-    """Skull, mask and contrasts that do not fit."""
+def _skull(case: Case, loaded: LoadedCase) -> list[Finding]:
+    litres = float((loaded.image[:] != 0).any(0).sum() * abs(np.linalg.det(loaded.grid.affine[:3, :3])) / 1e6)
+    if litres <= HEAD_LITRES:
+        return []
+    what = f"{litres:.1f} litres are not zero: it is not skull-stripped"
+    return [Finding("error", f"case {case.id}", what, "extract the brain, e.g. with mtsunet-client prepare")]
+
+
+def _anatomy(case: Case, loaded: LoadedCase) -> list[Finding]:
+    """Mask and contrasts that do not fit."""
     where = f"case {case.id}"
     image = loaded.image[:].astype(np.float32)  # (4, D, H, W)
     brain = (image != 0).any(0)
     found = []
-    litres = float(brain.sum()) * voxel_mm3 / 1e6
-    if litres > HEAD_LITRES:
-        what = f"{litres:.1f} litres are not zero: it is not skull-stripped"
-        found.append(Finding("error", where, what, "extract the brain, e.g. with mtsunet-client prepare"))
     tumor = loaded.regions[:][0].astype(bool) if loaded.region_known[0] else np.zeros_like(brain)
     if tumor.any() and (share := float((tumor & ~brain).sum() / tumor.sum())) > OUTSIDE:
         what = f"{share:.0%} of the segmentation lies outside the brain"
