@@ -1,10 +1,16 @@
-"""A federation on Flower's simulation engine: real ServerApp, ClientApps and messages, on Ray actors of one machine."""
+"""A federation on Flower's simulation engine: real ServerApp, ClientApps and messages, on Ray actors.
+
+They run on this machine, or on the Ray cluster that the environment's RAY_ADDRESS names. All its nodes have this
+software and the run's folder under the same paths, and as many sites work at the same time as they have CPUs.
+"""
 
 import logging
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context
 from flwr.simulation import run_simulation
@@ -27,7 +33,7 @@ def run_federation(store: RunStore, configs: Sequence[SiteConfig], processes: in
     """Run or resume the store's run with one virtual node for each site config.
 
     Args:
-        processes: sites that work at the same time, one CPU each.
+        processes: sites that work at the same time, one CPU each; on a cluster, sites that share a GPU.
 
     Raises:
         RunError: see Federation.complete.
@@ -47,15 +53,17 @@ def run_federation(store: RunStore, configs: Sequence[SiteConfig], processes: in
             num_supernodes=len(configs),
             backend_config={
                 "client_resources": {"num_cpus": 1, "num_gpus": gpus},
-                "init_args": {
-                    "num_cpus": processes,
-                    "object_store_memory": OBJECT_STORE_BYTES,
-                    "include_dashboard": False,
-                    "log_to_driver": False,
-                    "logging_level": logging.ERROR,
-                },
+                "init_args": ray_arguments(processes, os.environ),
             },
         )
+
+
+def ray_arguments(processes: int, environment: Mapping[str, str]) -> dict[str, Any]:
+    """With what Ray is started, or a cluster joined; one that runs here and was not named is left alone."""
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    if address := environment.get("RAY_ADDRESS"):
+        return {"address": address, **quiet}
+    return {"address": "local", "num_cpus": processes, "object_store_memory": OBJECT_STORE_BYTES, **quiet}
 
 
 def _log_to(path: Path) -> None:
