@@ -30,7 +30,7 @@ from torch import nn
 
 from benchmarks.tables import replace_table
 from client.data.folder import read_case_folder
-from client.data.loading import Crop, LoadedCase, load_case
+from client.data.loading import Crop, LoadedCase, load_case, triple
 from client.data.phantom.cohort import TEST, draw_patients, make_case
 from client.evaluation import predict
 from client.prediction import load_released
@@ -74,7 +74,7 @@ def uncut(case: LoadedCase) -> LoadedCase:
         whole[:, *at] = volume
         return whole
 
-    centre = tuple(start + middle for start, middle in zip(grid.start, case.centre, strict=True))
+    centre = triple(np.add(grid.start, case.centre))
     return replace(
         case,
         image=placed(case.image[:]),
@@ -168,7 +168,7 @@ def drift(model: Path, folders: list[Path], device: str) -> dict[str, Any]:
     """For each case and region that is known, Dice of ours and of the same network over the full volume."""
     asked = load_released(model)
     asked.network.to(device)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for folder in folders:
         case = load_case(read_case_folder(folder))
         cases = {"ours": case, "full": uncut(case)}
@@ -179,7 +179,7 @@ def drift(model: Path, folders: list[Path], device: str) -> dict[str, Any]:
                 rows.append({"case": case.id, "region": region.name, **row, "drift": row["ours"] - row["full"]})
     if not rows:
         raise SystemExit("no case has a segmentation of what the model knows")
-    return {"cases": rows, "greatest": max(abs(float(row["drift"])) for row in rows)}
+    return {"cases": rows, "greatest": max(abs(row["drift"]) for row in rows)}
 
 
 def _verdict(good: bool) -> str:

@@ -112,7 +112,9 @@ def predict_case(
         probabilities = np.zeros((len(REGIONS), *image.shape[1:]), dtype=np.float32)
         centre = tuple(size // 2 for size in image.shape[1:])
         if network.regions:
-            mean = sum(slide(image.flip(axes)).flip(axes) for axes in mirrorings) / len(mirrorings)
+            mean = torch.zeros(len(network.regions), *image.shape[1:])
+            for axes in mirrorings:
+                mean += slide(image.flip(axes)).flip(axes) / len(mirrorings)
             found = dict(zip(network.regions, mean.numpy(), strict=True))
             centre = tumour_centre(found[network.regions[0]])
             for channel, name in enumerate(REGION_NAMES):

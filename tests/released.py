@@ -8,7 +8,10 @@ import numpy as np
 from server.coordinator import Coordinator
 from server.store import RunStore
 from shared_model import wire
+from shared_model.checkpoint import write_model
 from shared_model.config import Plan
+from shared_model.parameters import Tensors, digest
+from shared_model.released import Chosen, Facts
 from shared_model.scores import SiteScores
 from shared_model.signing import create_release_key
 
@@ -73,3 +76,29 @@ def written_run(
             [wire.Evaluated(run=run, site=site, evaluation=scores, audit=HEAD) for site, scores in final]
         )
     return store
+
+
+def write_released(folder: Path, plan: Plan, tensors: Tensors, cases: dict[str, int]) -> Path:
+    """Model and manifest of round 2 of a run, without card and signature; tasks that `cases` lacks were not trained."""
+    about = {
+        "plan": plan.digest(),
+        "synthetic": plan.synthetic,
+        "model": plan.model.model_dump(mode="json"),
+        "tasks": list(plan.tasks),
+        "grade_edition": plan.grade_edition,
+        "crop": list(plan.training.crop),
+        "pretrained": None,
+    }
+    facts = Facts(
+        release="0.1.0",
+        run=RUN,
+        round=2,
+        chosen=Chosen(rule="last"),
+        about=about,
+        sites=2,
+        cases=cases,
+        pooled=(),
+        digest=digest(tensors),
+    )
+    write_model(folder, tensors, {**facts.to_json(), "card_sha256": "0" * 64})
+    return folder

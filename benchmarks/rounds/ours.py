@@ -31,7 +31,6 @@ def run_ours(folder: Path, rounds: int, preset: str, changes: Mapping[str, Any])
         changes: keys of the plan that are this way's own.
     """
     coordinator = init_coordinator(folder / "c", CoordinatorConfig(names=("127.0.0.1",), port=28443, admin_port=28444))
-    running = [_start(["server.cli", "serve", "--folder", str(coordinator.folder)])]
     cohort = make_cohort(PhantomCohort(patients=8, test_patients=8, voxel_mm=4.0), folder / "cohort", 1)
     plan = {
         "name": "rounds",
@@ -44,12 +43,15 @@ def run_ours(folder: Path, rounds: int, preset: str, changes: Mapping[str, Any])
         **changes,
     }
     (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
+    running = [_start(["server.cli", "serve", "--folder", str(coordinator.folder)])]
     try:
         for site in cohort[:2]:
             config = _site(folder, site.name, site.data.model_dump(mode="json"), coordinator)
             running.append(_start(["client.cli", "--site", str(config)]))
         _until_connected(coordinator)
-        _command("run", str(folder / "plan.yaml"), "--folder", str(coordinator.folder))
+        done = _command("run", str(folder / "plan.yaml"), "--folder", str(coordinator.folder))
+        if done.returncode:
+            raise RuntimeError(done.stdout + done.stderr)
         journal = Journal(next((coordinator.folder / "runs").iterdir()))
         times = [event.time for _, event in journal.events() if event.event in ("opened", "committed")]
         return [Span(*times) for times in pairwise(times)]
@@ -64,16 +66,9 @@ def _start(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-m", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def _command(*arguments: str) -> str:
-    """Run `mtsunet-server` to its end; its output.
-
-    Raises:
-        RuntimeError: it failed, with what it said.
-    """
-    done = subprocess.run([sys.executable, "-m", "server.cli", *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stdout + done.stderr)
-    return done.stdout
+def _command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run `mtsunet-server` to its end."""
+    return subprocess.run([sys.executable, "-m", "server.cli", *arguments], capture_output=True, text=True)
 
 
 def _site(folder: Path, name: str, data: dict[str, object], coordinator: Coordinator) -> Path:
@@ -94,8 +89,9 @@ def _site(folder: Path, name: str, data: dict[str, object], coordinator: Coordin
 
 def _until_connected(coordinator: Coordinator) -> None:
     end = time.monotonic() + WAIT_SECONDS
-    while not all(
-        f"{site}: connected" in (told := _command("status", "--folder", str(coordinator.folder))) for site in SITES
-    ):
+    while True:
+        told = _command("status", "--folder", str(coordinator.folder)).stdout
+        if all(f"{site}: connected" in told for site in SITES):
+            return
         if time.monotonic() > end:
             raise TimeoutError(told)

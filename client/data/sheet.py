@@ -57,8 +57,8 @@ def write_overlay(loaded: LoadedCase, regions: np.ndarray, at: Crop, title: str,
     edges = np.linalg.norm(loaded.grid.affine[:3, :3], axis=0)  # (3,) mm
     panels = []
     for axis in (2, 1, 0):
-        slices = (image.take(at[axis], axis), regions.take(at[axis], axis + 1))
-        panels.append(_tile(*slices, np.delete(edges, axis), PANEL))
+        plane = np.asarray(image.take(at[axis], axis))
+        panels.append(_tile(plane, regions.take(at[axis], axis + 1), np.delete(edges, axis), PANEL))
     _save(_titled(np.concatenate(panels, axis=1), f"{title}; {MODALITIES[shown]}"), path)
 
 

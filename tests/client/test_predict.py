@@ -19,42 +19,17 @@ from client.data.cache import CaseCache
 from client.data.reading import read_cases
 from client.evaluation import predict
 from client.prediction import load_released, predict_folder
-from shared_model.checkpoint import MANIFEST, MODEL, encode_tensors, write_json, write_model
+from shared_model.checkpoint import MANIFEST, MODEL, encode_tensors, write_json
 from shared_model.inference import to_brats_labels
 from shared_model.network import build_network
 from shared_model.parameters import Tensors, digest, shared_state
-from shared_model.released import Chosen, Facts
 from shared_model.tasks import TASKS
 from tests.federation import Cohort, small_simulation
-from tests.released import RUN
+from tests.released import RUN, write_released
 
 PLAN = small_simulation().plan
+PATIENTS = PLAN.model_copy(update={"synthetic": False})
 CASES = dict.fromkeys(TASKS, 8)
-
-
-def write_released(folder: Path, tensors: Tensors, cases: dict[str, int] = CASES, synthetic: bool = True) -> Path:
-    about = {
-        "plan": PLAN.digest(),
-        "synthetic": synthetic,
-        "model": PLAN.model.model_dump(mode="json"),
-        "tasks": list(PLAN.tasks),
-        "grade_edition": PLAN.grade_edition,
-        "crop": list(PLAN.training.crop),
-        "pretrained": None,
-    }
-    facts = Facts(
-        release="0.1.0",
-        run=RUN,
-        round=2,
-        chosen=Chosen(rule="last"),
-        about=about,
-        sites=2,
-        cases=cases,
-        pooled=(),
-        digest=digest(tensors),
-    )
-    write_model(folder, tensors, {**facts.to_json(), "card_sha256": "0" * 64})
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +42,7 @@ def tensors() -> Tensors:
 
 @pytest.fixture(scope="module")
 def model(tensors: Tensors, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_released(tmp_path_factory.mktemp("models") / RUN, tensors)
+    return write_released(tmp_path_factory.mktemp("models") / RUN, PLAN, tensors, CASES)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +121,7 @@ def test_it_lies_in_the_grid_of_a_turned_case(
 def test_without_a_modality_without_a_task_and_mirrored(
     tensors: Tensors, model: Path, case: Path, tmp_path: Path
 ) -> None:
-    partial = write_released(tmp_path / "model", tensors, {"wt": 8, "idh": 4}, synthetic=False)
+    partial = write_released(tmp_path / "model", PATIENTS, tensors, {"wt": 8, "idh": 4})
     lacking = tmp_path / "lacking"
     shutil.copytree(case, lacking, ignore=shutil.ignore_patterns("*_t1.nii.gz", "*_flair.nii.gz", "*_seg.nii.gz"))
     place, facts = predict_folder(partial, lacking, tmp_path / "out", mirror=True)
@@ -158,7 +133,7 @@ def test_without_a_modality_without_a_task_and_mirrored(
 
 
 def test_a_model_of_classes_alone_has_no_segmentation(tensors: Tensors, case: Path, tmp_path: Path) -> None:
-    classes = write_released(tmp_path / "model", tensors, {"grade": 8})
+    classes = write_released(tmp_path / "model", PLAN, tensors, {"grade": 8})
     place, facts = predict_folder(classes, case, tmp_path / "out")
     assert {path.name for path in place.iterdir()} == {"prediction.json", "overlay.png"}
     assert facts["volumes_ml"] == {} and set(facts["probabilities"]) == {"grade"}
