@@ -19,7 +19,7 @@ from shared_model.checkpoint import MODEL, read_model
 from tests.federation import Cohort, small_simulation
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_SECONDS = 180
+PATIENCE_SECONDS = 600
 
 
 def command(*arguments: str, launcher: tuple[str, ...] = ()) -> list[str]:
