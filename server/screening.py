@@ -19,9 +19,9 @@ Reasons = list[dict[str, str]]
 
 
 def update_norm(tensors: Mapping[str, np.ndarray], base: Tensors) -> float:
-    """L2 norm of an update over its own tensors, in float64."""
-    squares = (float(np.square(value.astype(np.float64) - base[name]).sum()) for name, value in tensors.items())
-    return math.sqrt(math.fsum(squares))
+    """L2 norm of an update over its own tensors, each one's squares added in float32, the tensors' in float64."""
+    changes = ((value - base[name]).ravel() for name, value in tensors.items())
+    return math.sqrt(math.fsum(float(change @ change) for change in changes))
 
 
 def screen(replies: Sequence[SpooledReply], limit: float) -> tuple[list[SpooledReply], Reasons, Reasons]:
