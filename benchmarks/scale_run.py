@@ -10,10 +10,13 @@ import argparse
 import os
 import secrets
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.scale_cost import Outcome, outcome
 from benchmarks.scale_memory import Memory
@@ -22,10 +25,11 @@ from client.data.cache import CaseCache
 from client.data.phantom import make_cohort
 from client.data.reading import read_cases
 from server.journal import Journal
+from server.memory import Memory as RuleMemory
 from server.simulation.engine import run_federation
 from server.simulation.preparation import UNBOUND
 from server.simulation.reaper import watch
-from server.start import create_run
+from server.start import Origin, create_run
 from server.store import RunStore
 from shared_model import wire
 from shared_model.checkpoint import remove_folder, write_json
@@ -67,15 +71,23 @@ class NotedStore(RunStore):
         super().__init__(folder)
         self._journal, self._states = Journal(folder), states
 
-    def spool(self, update: wire.Update, tensors: Tensors, norm: float) -> None:
+    def spool(self, update: wire.Update, tensors: Mapping[str, np.ndarray], norm: float) -> None:
         results = self._states[update.site] / "results" / f"{update.run}.json"
         facts = {"round": update.round, "site": update.site, "evaluated": results.stat().st_mtime}
         self._journal.note("admitted", facts)
         super().spool(update, tensors, norm)
 
-    def commit(self, index: int, tensors: Tensors, sites: list[str], record: dict[str, Any]) -> None:
+    def commit(
+        self,
+        index: int,
+        tensors: Tensors,
+        sites: list[str],
+        record: dict[str, Any],
+        memory: RuleMemory | None = None,
+        change: Tensors | None = None,
+    ) -> None:
         self._journal.note("reduced", {"round": index})
-        super().commit(index, tensors, sites, record)
+        super().commit(index, tensors, sites, record, memory, change)
 
 
 def site_configs(sizes: tuple[int, ...], cohort: Path, folder: Path) -> list[SiteConfig]:
@@ -118,7 +130,7 @@ def run_cell(cell: Cell, cohort: Path, folder: Path) -> Outcome:
         cache = CaseCache(config.state / "cache")
         for case in read_cases(config.data, "who2021"):
             cache.get(case)
-    create_run(folder / "federation", secrets.token_hex(8), plan_of(cell.rounds), None)
+    create_run(folder / "federation", secrets.token_hex(8), plan_of(cell.rounds), Origin())
     store = NotedStore(folder / "federation", {config.site: config.state for config in configs})
     watch()
     memory = Memory(PROCESSES)

@@ -1,6 +1,7 @@
 """The close of a round: tensor by tensor, over the sites that trained it, in the order of their names.
 
-One tensor of each site is in memory at a time. The order in which replies arrived leaves no trace.
+One tensor is in memory at a time, of as many sites as the rule needs at once. The order in which replies arrived
+leaves no trace.
 """
 
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ def reduce_round(
         if not sites:
             kept[name] = memory.get(name, {})
             continue
-        values = [_scaled(reply.tensor(name, codec, base), scales[reply.site], before) for reply in sites]
+        values = (_scaled(reply.tensor(name, codec, base), scales[reply.site], before) for reply in sites)
         weights = [reply.update.cases[group] for reply in sites]
         mean = rule.reduce(values, weights, before)
         result[name], kept[name] = rule.step(before, mean, memory.get(name, {}))

@@ -1,7 +1,7 @@
 """What an aggregation rule is: the site's settings, what becomes of whole updates, and what becomes of one tensor."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -25,11 +25,12 @@ class Rule(Config):
         return [1.0] * len(norms)
 
     @abstractmethod
-    def reduce(self, values: list[np.ndarray], weights: list[int], base: np.ndarray) -> np.ndarray:
+    def reduce(self, values: Iterable[np.ndarray], weights: list[int], base: np.ndarray) -> np.ndarray:
         """What the sites make of one tensor together.
 
         Args:
-            values: the tensor of each site that trained it, float32, sites in sorted order; never empty.
+            values: the tensor of each site that trained it, float32, sites in sorted order; never empty. They are read
+                as they are asked for, so that a rule which needs one at a time holds one.
             weights: labelled cases of each of those sites for the tensor's group, all positive.
             base: the tensor before the round.
 

@@ -1,5 +1,7 @@
 """The coordinate-wise median (Yin et al. 2018)."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from server.aggregation.base import Rule, register
@@ -13,6 +15,6 @@ class Median(Rule):
     defends against nothing. With few and unlike sites it costs accuracy; benchmarks/poisoning.py measures how much.
     """
 
-    def reduce(self, values: list[np.ndarray], weights: list[int], base: np.ndarray) -> np.ndarray:
-        median: np.ndarray = np.median(np.stack(values), axis=0)  # (sites, *shape) -> shape
+    def reduce(self, values: Iterable[np.ndarray], weights: list[int], base: np.ndarray) -> np.ndarray:
+        median: np.ndarray = np.median(np.stack(list(values)), axis=0)  # (sites, *shape) -> shape
         return median.astype(np.float32)
