@@ -143,8 +143,8 @@ class Answers:
         remove_folder(part)
         write_bytes(part / "tensors.safetensors", encode_tensors(tensors))
         write_bytes(part / "moments.safetensors", encode_tensors(moments))
-        if base is not None:
-            write_bytes(part / "base.safetensors", encode_tensors(base))
+        if base is not None:  # not waited for: after a power cut the weights come whole
+            (part / "base.safetensors").write_bytes(encode_tensors(base))
         write_bytes(part / "header.json", wire.encode(update).encode())
         commit_folder(part, place)
         for index, old in self._kept(work.run):
