@@ -23,7 +23,7 @@ import torch
 from safetensors.numpy import load_file
 
 from benchmarks.cached_cohort import read_patients, write_patients
-from benchmarks.cached_federation import CPU, federated, tested
+from benchmarks.cached_federation import CPU, federated, mean_dices, tested
 from benchmarks.tables import replace_table
 from client.data.phantom.cohort import HOSPITALS, TEST
 from client.training import Job, round_job, train
@@ -34,7 +34,6 @@ from shared_model.metrics import estimate, mean_statistic
 from shared_model.network import build_network
 from shared_model.parameters import Tensors, shared_state
 from shared_model.parts import before_round
-from shared_model.tasks import REGIONS
 
 SEEDS, PRETRAINING_SEED = (71, 72, 73), 74
 PATIENTS, TEST_PATIENTS, PRETRAINING_PATIENTS = 40, 100, 60
@@ -120,9 +119,8 @@ def run_cell(folder: Path, parts: str, compression: str, seed: int) -> dict[str,
     if not path.exists():
         plan = plan_of(parts, compression, seed)
         model, sent = federated(folder, pretrained(folder), plan)
-        rows = [[row.regions[r.name] for r in REGIONS] for row in tested(folder, plan, model)]
-        dices = [float(np.mean([region.dice for region in row if not region.empty])) for row in rows]
-        write_json(path, {"dices": dices, "bytes": sent / plan.rounds / len(HOSPITALS)})
+        dices = mean_dices(tested(folder, plan, model))
+        write_json(path, {"dices": dices.tolist(), "bytes": sent / plan.rounds / len(HOSPITALS)})
     return dict(read_json(path))
 
 

@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
 from benchmarks.cached_cohort import read_patients, write_patients
-from benchmarks.cached_federation import CPU, federated, tested
+from benchmarks.cached_federation import CPU, federated, mean_dices, tested
 from benchmarks.tables import replace_table
 from client.data.phantom.cohort import HOSPITALS, TEST
 from client.training import Job, train
@@ -37,7 +36,7 @@ from shared_model.network import build_network
 from shared_model.parameters import Tensors, shared_state
 from shared_model.planning import size
 from shared_model.scores import CaseResult
-from shared_model.tasks import GRADE_4, REGIONS
+from shared_model.tasks import GRADE_4
 
 SEED, OTHER_SEED = 61, 62
 PATIENTS, TEST_PATIENTS, PRETRAINING_PATIENTS = 300, 120, 300
@@ -108,8 +107,7 @@ def pretrained(folder: Path) -> Tensors:
 
 def statistics(results: list[CaseResult]) -> dict[str, Statistic]:
     """Mean Dice over regions that are there, and the AUC of mutant, of codeleted, of grade 4."""
-    dices = [[row.regions[r.name].dice for r in REGIONS if not row.regions[r.name].empty] for row in results]
-    found = {"mean Dice": mean_statistic(np.array([np.mean(values) for values in dices]))}
+    found = {"mean Dice": mean_statistic(mean_dices(results))}
     for name, task, positive in (
         ("IDH AUC", "idh", 1),
         ("1p/19q AUC", "codeletion", 1),

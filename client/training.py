@@ -96,7 +96,7 @@ def round_job(
 
 
 def schedule(config: TrainingConfig, step: int, total: int) -> float:
-    """Learning rate as a share of its peak: linear warm-up to 1, then cosine to a hundredth.
+    """Learning rate as a share of its peak: linear warm-up to 1, then cosine to a hundredth, or 1 to the end.
 
     Args:
         step: steps done before this one, over all rounds.
@@ -104,6 +104,8 @@ def schedule(config: TrainingConfig, step: int, total: int) -> float:
     """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
     done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 

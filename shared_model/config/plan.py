@@ -42,11 +42,13 @@ class TrainingConfig(Config):
     crop: tuple[int, int, int] = (64, 64, 64)
     """Voxels along the three axes; multiples of 32 with at least 64 along one, or the bottleneck is a single voxel."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
-    """Peak of the schedule: linear warm-up, then cosine to a hundredth over all rounds."""
+    """Peak of the schedule."""
     class_learning_rate: float = Field(1e-3, gt=0, le=1)
     """The same for TAFE, CMD and the class heads, which see one label a case where a region sees a volume."""
     warmup_steps: int = Field(10, ge=0)
     """Steps of linear warm-up, counted over rounds."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What follows the warm-up, over all rounds: cosine to a hundredth of the peak, or the peak itself."""
     weight_decay: float = Field(1e-5, ge=0)
     """AdamW's decoupled weight decay."""
     clip_norm: float = Field(1.0, gt=0)

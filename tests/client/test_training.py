@@ -68,6 +68,8 @@ def test_the_schedule_by_hand() -> None:
     assert [schedule(config, step, 104) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert schedule(config, 54, 104) == pytest.approx(0.01 + 0.99 / 2)
     assert schedule(config, 104, 104) == pytest.approx(0.01)
+    constant = TrainingConfig(warmup_steps=4, schedule="constant")
+    assert [schedule(constant, step, 104) for step in (1, 3, 54, 104)] == [0.5, 1.0, 1.0, 1.0]
 
 
 def test_rounds_continue_one_schedule() -> None:
