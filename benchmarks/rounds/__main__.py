@@ -76,22 +76,27 @@ def measure(key: str, rounds: int, preset: str, command: list[str]) -> Result:
     }
     watch = Watch(key)
     with tempfile.TemporaryDirectory() as name:
-        folder, noise, counted = Path(name), Path(name) / "noise.npy", Path(name) / "counts"
-        make_noise(noise, WEIGHTS[preset])
-        counted.mkdir()
-        os.environ |= {
-            MARK: key,
-            COUNTS: str(counted),
-            NOISE: str(noise),
-            SECONDS: str(0.0 if way.fixed else STEP_SECONDS),
-            "PYTHONPATH": f"{STUB}{os.pathsep}{ROOT}",
-        }
+        folder, counted = Path(name), Path(name) / "counts"
+        surround(folder, key, WEIGHTS[preset], 0.0 if way.fixed else STEP_SECONDS)
         with watch.watching():
             spans = run[way.by](folder)
         counts = read_counts(counted)
     if len(spans) != rounds:
         raise RuntimeError(f"{key}: {len(spans)} of {rounds} rounds")
     return Result.of(spans, counts, watch.peaks)
+
+
+def surround(folder: Path, mark: str, weights: int, seconds: float) -> None:
+    """Make what the stub of a site's training needs, and let every process that starts from now on find it."""
+    make_noise(folder / "noise.npy", weights)
+    (folder / "counts").mkdir()
+    os.environ |= {
+        MARK: mark,
+        COUNTS: str(folder / "counts"),
+        NOISE: str(folder / "noise.npy"),
+        SECONDS: str(seconds),
+        "PYTHONPATH": f"{STUB}{os.pathsep}{ROOT}",
+    }
 
 
 def run_flare(command: list[str], rounds: int, weights: int) -> list[Span]:

@@ -1,10 +1,10 @@
-"""Our side: a real coordinator and two hospitals whose training is a stub."""
+"""Our side: a real coordinator and hospitals whose training is a stub."""
 
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,24 @@ from server.journal import Journal
 from shared_model.config import PhantomCohort
 
 SITES = ("alder", "birch")
+"""The hospitals; further ones have their data again."""
 TASKS = ("wt", "tc", "et", "idh", "grade")
 WAIT_SECONDS = 60
 
 
-def run_ours(folder: Path, rounds: int, preset: str, changes: Mapping[str, Any]) -> list[Span]:
+def run_ours(
+    folder: Path,
+    rounds: int,
+    preset: str,
+    changes: Mapping[str, Any],
+    sites: Sequence[str] = SITES,
+    connected: Callable[[], None] = lambda: None,
+) -> list[Span]:
     """Each round, from the opening or the last commit to its own commit.
 
     Args:
         changes: keys of the plan that are this way's own.
+        connected: called when all sites are, before the run starts.
     """
     coordinator = init_coordinator(folder / "c", CoordinatorConfig(names=("127.0.0.1",), port=28443, admin_port=28444))
     cohort = make_cohort(PhantomCohort(patients=8, test_patients=8, voxel_mm=4.0), folder / "cohort", 1)
@@ -36,7 +45,7 @@ def run_ours(folder: Path, rounds: int, preset: str, changes: Mapping[str, Any])
         "name": "rounds",
         "synthetic": True,
         "rounds": rounds,
-        "sites": list(SITES),
+        "sites": list(sites),
         "tasks": list(TASKS),
         "model": {"preset": preset},
         "round_minutes": 10,
@@ -45,10 +54,11 @@ def run_ours(folder: Path, rounds: int, preset: str, changes: Mapping[str, Any])
     (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
     running = [_start(["server.cli", "serve", "--folder", str(coordinator.folder)])]
     try:
-        for site in cohort[:2]:
-            config = _site(folder, site.name, site.data.model_dump(mode="json"), coordinator)
+        for name, hospital in zip(sites, cycle(cohort[: len(SITES)]), strict=False):
+            config = _site(folder, name, hospital.data.model_dump(mode="json"), coordinator)
             running.append(_start(["client.cli", "--site", str(config)]))
-        _until_connected(coordinator)
+        _until_connected(coordinator, sites)
+        connected()
         done = _command("run", str(folder / "plan.yaml"), "--folder", str(coordinator.folder))
         if done.returncode:
             raise RuntimeError(done.stdout + done.stderr)
@@ -87,11 +97,11 @@ def _site(folder: Path, name: str, data: dict[str, object], coordinator: Coordin
     return folder / name / "config.yaml"
 
 
-def _until_connected(coordinator: Coordinator) -> None:
+def _until_connected(coordinator: Coordinator, sites: Sequence[str]) -> None:
     end = time.monotonic() + WAIT_SECONDS
     while True:
         told = _command("status", "--folder", str(coordinator.folder)).stdout
-        if all(f"{site}: connected" in told for site in SITES):
+        if all(f"{site}: connected" in told for site in sites):
             return
         if time.monotonic() > end:
             raise TimeoutError(told)

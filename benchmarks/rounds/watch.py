@@ -28,11 +28,14 @@ class Watch:
     """Looks at the processes of one way.
 
     Attributes:
-        peaks: kind -> resident memory in bytes, the largest of the kind.
+        peaks: kind -> resident memory in bytes, the largest of the kind, since `begin` or from the first.
+        idle: kind -> the same at `begin`; a process that starts later is not there.
     """
 
     mark: str
     peaks: dict[str, int] = field(default_factory=dict)
+    idle: dict[str, int] = field(default_factory=dict)
+    _now: dict[str, int] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
@@ -45,17 +48,26 @@ class Watch:
             self._stop.set()
             thread.join()
 
+    def begin(self) -> None:
+        """Let what came before this moment not count."""
+        self.idle = dict(self._now)
+        self.peaks.clear()
+
     def _watch(self) -> None:
         kinds: dict[int, str | None] = {}
         while not self._stop.wait(PAUSE_SECONDS):
+            now: dict[str, int] = {}
             for process in psutil.process_iter():
                 try:
                     if process.pid not in kinds:
                         kinds[process.pid] = self._kind(process)
                     if kind := kinds[process.pid]:
-                        self.peaks[kind] = max(self.peaks.get(kind, 0), process.memory_info().rss)
+                        now[kind] = max(now.get(kind, 0), process.memory_info().rss)
                 except psutil.Error:
                     continue
+            self._now = now
+            for kind, size in now.items():
+                self.peaks[kind] = max(self.peaks.get(kind, 0), size)
 
     def _kind(self, process: psutil.Process) -> str | None:
         if process.environ().get(MARK) != self.mark:

@@ -6,16 +6,18 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.rounds import memory
 from benchmarks.rounds.__main__ import LINE, WAYS, report
 from benchmarks.rounds.counting import COUNTS, Count, Span, read_counts, traffic
 from benchmarks.rounds.results import Result
 from benchmarks.rounds.step import NOISE, SECONDS, make_noise, step
-from benchmarks.rounds.watch import NODE, RUN, SERVER
+from benchmarks.rounds.watch import KINDS, MARK, NODE, RUN, SERVER, Watch
 from server.certificates import create_authority, issue_server_certificate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +58,41 @@ def test_the_table_tells_medians_without_the_first_round_and_ratios() -> None:
     assert "| NVIDIA FLARE FedAvg | 8.0 | 0.33 | 1.00 | – | – | 2.11 | – | 0.79 |" in lines
     assert "| ours | 5.0 | 0.40 | – | 0.0 | 0.0 | 0.80 | 1.90 | 0.97 |" in lines
     assert set(results) <= set(WAYS)
+
+
+def test_memory_counts_from_the_beginning_that_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that the watch takes for a server holds 60 MB before the run, and as much again for a moment in it."""
+    word = next(iter(KINDS))
+    talk = "import sys; a = bytearray(60_000_000); print(1, flush=True); input(); "
+    talk += "b = bytearray(60_000_000); print(2, flush=True); input(); del b; print(3, flush=True); input()"
+    monkeypatch.setenv(MARK, "a test")
+    watch = Watch("a test")
+    command = [sys.executable, "-c", talk, word]
+    with watch.watching(), subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as process:
+        assert process.stdin and process.stdout
+        for answer in ("1", "2", "3"):
+            assert process.stdout.readline().strip() == answer
+            _two_looks(watch)
+            if answer == "1":
+                watch.begin()
+            process.stdin.write("\n")
+            process.stdin.flush()
+    kind = KINDS[word]
+    assert watch.peaks[kind] - watch.idle[kind] == pytest.approx(60e6, rel=0.1)
+
+
+def _two_looks(watch: Watch) -> None:
+    """Wait until the watch has looked at all processes anew."""
+    end = time.monotonic() + 30
+    for _ in range(2):
+        seen = watch._now
+        while watch._now is seen and time.monotonic() < end:
+            time.sleep(0.01)
+
+
+def test_memory_is_told_in_models_too() -> None:
+    text = memory.table([("int8", 4, {"idle": 0.3, "above": 0.5, "run": 1.0})], 3)
+    assert "| int8 | 4 | 0.30 | 0.50 | 2.0 | 1.00 | 4.0 |" in text
 
 
 def test_a_rounds_bytes_are_those_of_its_time() -> None:
