@@ -1,28 +1,58 @@
 """A federation in one process over patients in plain arrays: sites that train, rounds that reduce, and no messages."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file
 
 from benchmarks.cached_cohort import read_patients
 from client.data.phantom.cohort import HOSPITALS, TEST
 from client.evaluation import measure, predict
-from client.training import round_job, train
+from client.training import Job, round_job, train
 from server.aggregation import build
 from server.aggregation.base import Rule
+from shared_model.checkpoint import encode_tensors, write_bytes
 from shared_model.compression import CODECS, through
 from shared_model.config import Plan
 from shared_model.guarantee import Guarantee
 from shared_model.network import MTSUNet, build_network
-from shared_model.parameters import Tensors, load_shared
+from shared_model.parameters import Tensors, load_shared, shared_state
 from shared_model.parts import after_round, before_round
 from shared_model.scores import CaseResult
 
 CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Training without a federation, on the patients of some folders together.
+
+    Attributes:
+        name: of the job, so that two draw differently.
+        seed: of the first weights.
+        steps, batch: the optimizer's, with the plan's settings for all else.
+    """
+
+    name: str
+    seed: int
+    steps: int
+    batch: int
+
+    def trained(self, path: Path, folders: Sequence[Path], plan: Plan) -> Tensors:
+        """The weights; kept in `path` once made."""
+        if not path.exists():
+            torch.manual_seed(self.seed)
+            network = build_network(plan.model, plan.tasks)
+            training = plan.training.model_copy(update={"local_steps": self.steps})
+            whole = plan.model_copy(update={"rounds": 1, "training": training})
+            cases = [case for folder in folders for case in read_patients(folder)]
+            train(network, cases, Job(whole, plan.tasks, self.name, 0, self.steps, self.batch), CPU)
+            write_bytes(path, encode_tensors(shared_state(network)))
+        return load_file(path)
 
 
 @dataclass(frozen=True)

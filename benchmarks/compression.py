@@ -20,14 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
 
 from benchmarks.cached_cohort import read_patients, write_patients
-from benchmarks.cached_federation import CPU, federated, mean_dices, tested
+from benchmarks.cached_federation import CPU, Pooled, federated, mean_dices, tested
 from benchmarks.tables import replace_table
 from client.data.phantom.cohort import HOSPITALS, TEST
-from client.training import Job, round_job, train
-from shared_model.checkpoint import encode_tensors, read_json, write_bytes, write_json
+from client.training import round_job, train
+from shared_model.checkpoint import read_json, write_json
 from shared_model.compression import CODECS, through
 from shared_model.config import Plan, parse_config
 from shared_model.metrics import estimate, mean_statistic
@@ -36,8 +35,8 @@ from shared_model.parameters import Tensors, shared_state
 from shared_model.parts import before_round
 
 SEEDS, PRETRAINING_SEED = (71, 72, 73), 74
+PRETRAINING = Pooled("pretraining", PRETRAINING_SEED, steps=100, batch=4)
 PATIENTS, TEST_PATIENTS, PRETRAINING_PATIENTS = 40, 100, 60
-PRETRAINING_STEPS, PRETRAINING_BATCH = 100, 4
 UPDATE_STEPS = 50
 SMALL = ("adapters", "decoder", "heads")
 PARTS = {"all": ("all",), "adapters, decoder, heads": SMALL}
@@ -97,19 +96,8 @@ def update_rows(folder: Path, parts: str) -> list[dict[str, Any]]:
 
 def pretrained(folder: Path) -> Tensors:
     """What all federations of the tiny preset begin with, trained on other patients of one hospital."""
-    path = folder / "pretrained.safetensors"
-    if path.exists():
-        return load_file(path)
     plan = plan_of("all", "none", PRETRAINING_SEED)
-    torch.manual_seed(PRETRAINING_SEED)
-    network = build_network(plan.model, plan.tasks)
-    longer = plan.model_copy(
-        update={"rounds": 1, "training": plan.training.model_copy(update={"local_steps": PRETRAINING_STEPS})}
-    )
-    job = Job(longer, plan.tasks, "pretraining", 0, PRETRAINING_STEPS, PRETRAINING_BATCH)
-    train(network, read_patients(folder / "pretraining"), job, CPU)
-    write_bytes(path, encode_tensors(shared_state(network)))
-    return load_file(path)
+    return PRETRAINING.trained(folder / "pretrained.safetensors", [folder / PRETRAINING.name], plan)
 
 
 def run_cell(folder: Path, parts: str, compression: str, seed: int) -> dict[str, Any]:
@@ -183,7 +171,7 @@ def main() -> None:
     arguments = parser.parse_args()
     out: Path = arguments.out
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        write_patients(out / "pretraining", "alder", PRETRAINING_PATIENTS, PRETRAINING_SEED, pool)
+        write_patients(out / PRETRAINING.name, "alder", PRETRAINING_PATIENTS, PRETRAINING_SEED, pool)
         for site in HOSPITALS:
             write_patients(out / site, site, PATIENTS, SEEDS[0], pool)
         write_patients(out / TEST, TEST, TEST_PATIENTS, SEEDS[0], pool)

@@ -20,20 +20,17 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from safetensors.numpy import load_file
 
-from benchmarks.cached_cohort import read_patients, write_patients
-from benchmarks.cached_federation import CPU, federated, mean_dices, tested
+from benchmarks.cached_cohort import write_patients
+from benchmarks.cached_federation import Pooled, federated, mean_dices, tested
 from benchmarks.tables import replace_table
 from client.data.phantom.cohort import HOSPITALS, TEST
-from client.training import Job, train
 from shared_model.accounting import epsilon, noise_for
-from shared_model.checkpoint import encode_tensors, read_json, write_bytes, write_json
+from shared_model.checkpoint import read_json, write_json
 from shared_model.config import Plan, parse_config
 from shared_model.guarantee import Guarantee
 from shared_model.metrics import Estimate, Statistic, auc_statistic, estimate, mean_statistic, paired
-from shared_model.network import build_network
-from shared_model.parameters import Tensors, shared_state
+from shared_model.parameters import Tensors
 from shared_model.planning import size
 from shared_model.scores import CaseResult
 from shared_model.tasks import GRADE_4
@@ -42,7 +39,7 @@ SEED, OTHER_SEED = 61, 62
 PATIENTS, TEST_PATIENTS, PRETRAINING_PATIENTS = 300, 120, 300
 ROUNDS, STEPS, EXPECTED = 5, 10, 8
 DELTA, CLIP = 1e-5, 1.0
-PRETRAINING_STEPS, PRETRAINING_BATCH = 100, 4
+PRETRAINING = Pooled("pretraining", OTHER_SEED, steps=100, batch=4)
 PARTS = {"heads": ("heads",), "adapters and heads": ("adapters", "heads"), "all": ("all",)}
 NONE = math.inf
 CELLS = [(parts, target) for parts in list(PARTS)[:2] for target in (NONE, 8.0, 3.0, 1.0)] + [("all", 8.0)]
@@ -89,20 +86,7 @@ def plan_of(parts: str, noise: float | None) -> Plan:
 
 def pretrained(folder: Path) -> Tensors:
     """The model that all cells begin with, trained on other patients of one hospital."""
-    path = folder / "pretrained.safetensors"
-    plan = plan_of("all", None)
-    torch.manual_seed(OTHER_SEED)
-    network = build_network(plan.model, plan.tasks)
-    if path.exists():
-        return load_file(path)
-    longer = plan.model_copy(
-        update={"rounds": 1, "training": plan.training.model_copy(update={"local_steps": PRETRAINING_STEPS})}
-    )
-    job = Job(longer, plan.tasks, "pretraining", 0, PRETRAINING_STEPS, PRETRAINING_BATCH)
-    train(network, read_patients(folder / "pretraining"), job, CPU)
-    tensors = shared_state(network)
-    write_bytes(path, encode_tensors(tensors))
-    return tensors
+    return PRETRAINING.trained(folder / "pretrained.safetensors", [folder / PRETRAINING.name], plan_of("all", None))
 
 
 def statistics(results: list[CaseResult]) -> dict[str, Statistic]:
@@ -225,7 +209,7 @@ def main() -> None:
     out = parser.parse_args().out
     started = time.perf_counter()
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        write_patients(out / "pretraining", "alder", PRETRAINING_PATIENTS, OTHER_SEED, pool)
+        write_patients(out / PRETRAINING.name, "alder", PRETRAINING_PATIENTS, OTHER_SEED, pool)
         for site in HOSPITALS:
             write_patients(out / site, site, PATIENTS, SEED, pool)
         write_patients(out / TEST, TEST, TEST_PATIENTS, SEED, pool)

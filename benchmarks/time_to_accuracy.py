@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.numpy import load_file
 
-from benchmarks.cached_cohort import read_patients, write_patients
-from benchmarks.cached_federation import CPU, mean_dices, rounds, tested
+from benchmarks.cached_cohort import write_patients
+from benchmarks.cached_federation import Pooled, mean_dices, rounds, tested
 from benchmarks.tables import replace_table
 from client.data.phantom.cohort import HOSPITALS, TEST
-from client.training import Job, train
-from shared_model.checkpoint import encode_tensors, read_json, write_bytes, write_json
+from shared_model.checkpoint import read_json, write_json
 from shared_model.config import Plan, parse_config
 from shared_model.network import build_network
 from shared_model.parameters import Tensors, shared_state
@@ -33,11 +31,11 @@ from shared_model.parameters import Tensors, shared_state
 SEED, PRETRAINING_SEED = 81, 82
 PATIENTS, TEST_PATIENTS, PRETRAINING_PATIENTS = 16, 30, 60
 ROUNDS, STEPS, BATCH = 16, 10, 2
-PRETRAINING_STEPS, PRETRAINING_BATCH = 100, 4
 SHARE = 0.95
 LINK = 10e6
 """Bits a second of a site's link, for the last column."""
-POOLED, PRETRAINING = "pooled", "pretraining"
+REFERENCE = Pooled("pooled", SEED, ROUNDS * STEPS, BATCH * len(HOSPITALS))
+PRETRAINING = Pooled("pretraining", PRETRAINING_SEED, steps=100, batch=4)
 
 
 @dataclass(frozen=True)
@@ -82,25 +80,11 @@ def plan_of(way: Way) -> Plan:
     return parse_config(Plan, values, "time_to_accuracy")
 
 
-def trained(folder: Path, name: str) -> Tensors:
-    """The reference, or the warm start; kept once made."""
+def trained(folder: Path, way: Pooled) -> Tensors:
+    """The reference, or the warm start."""
     torch.set_num_threads(1)
-    path = folder / f"{name}.safetensors"
-    if not path.exists():
-        plan = plan_of(Way())
-        torch.manual_seed(SEED if name == POOLED else PRETRAINING_SEED)
-        network = build_network(plan.model, plan.tasks)
-        if name == POOLED:
-            cases = [case for site in HOSPITALS for case in read_patients(folder / site)]
-            job = Job(plan, plan.tasks, name, 0, ROUNDS * STEPS, BATCH * len(HOSPITALS))
-        else:
-            short = plan.training.model_copy(update={"local_steps": PRETRAINING_STEPS})
-            cases = read_patients(folder / PRETRAINING)
-            plan = plan.model_copy(update={"rounds": 1, "training": short})
-            job = Job(plan, plan.tasks, name, 0, PRETRAINING_STEPS, PRETRAINING_BATCH)
-        train(network, cases, job, CPU)
-        write_bytes(path, encode_tensors(shared_state(network)))
-    return load_file(path)
+    folders = [folder / site for site in HOSPITALS] if way == REFERENCE else [folder / way.name]
+    return way.trained(folder / f"{way.name}.safetensors", folders, plan_of(Way()))
 
 
 def dice_of(folder: Path, plan: Plan, model: Tensors) -> float:
@@ -108,7 +92,7 @@ def dice_of(folder: Path, plan: Plan, model: Tensors) -> float:
 
 
 def pooled_dice(folder: Path) -> float:
-    return dice_of(folder, plan_of(Way()), trained(folder, POOLED))
+    return dice_of(folder, plan_of(Way()), trained(folder, REFERENCE))
 
 
 def run_way(folder: Path, goal: float, name: str) -> dict[str, Any]:
@@ -164,7 +148,7 @@ def main() -> None:
     arguments = parser.parse_args()
     out: Path = arguments.out
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        write_patients(out / PRETRAINING, "alder", PRETRAINING_PATIENTS, PRETRAINING_SEED, pool)
+        write_patients(out / PRETRAINING.name, "alder", PRETRAINING_PATIENTS, PRETRAINING_SEED, pool)
         for site in HOSPITALS:
             write_patients(out / site, site, PATIENTS, SEED, pool)
         write_patients(out / TEST, TEST, TEST_PATIENTS, SEED, pool)
