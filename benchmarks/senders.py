@@ -17,11 +17,11 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
 
+from benchmarks.rounds.protocol import said
 from benchmarks.rounds.step import RELATIVE
 from benchmarks.tables import replace_table
 from server.aggregation import build
@@ -31,11 +31,9 @@ from shared_model import wire
 from shared_model.compression import CODECS, through
 from shared_model.config import Plan, parse_config
 from shared_model.flower_message import FORMAT, content, pack, unpack
-from shared_model.parameters import GROUPS
-from shared_model.scores import SiteScores
+from shared_model.tasks import TASKS
 
-RUN, AUDIT = "0123456789abcdef", f"0:{'0' * 64}"
-CASES = dict.fromkeys(GROUPS, 3)
+RUN = "0123456789abcdef"
 
 
 def plan_of(sites: int, compression: str) -> Plan:
@@ -89,30 +87,14 @@ class Senders:
             yield self._answer(site, wire.decode(text))
 
     def _answer(self, site: str, asked: wire.Header) -> Answer:
-        about: dict[str, Any] = {"run": RUN, "site": site, "audit": AUDIT}
-        if isinstance(asked, wire.Opening):
-            tasks = asked.plan.tasks
-            return Answer(
-                site,
-                wire.encode(wire.Terms(release=wire.RELEASE, tasks=tasks, cases=CASES, minimum_cell=1, **about)),
-            )
-        if isinstance(asked, wire.Closing):
-            return Answer(site, wire.encode(wire.Evaluated(evaluation=SiteScores(), **about)))
-        assert isinstance(asked, wire.Work)
-        update = wire.Update(
-            round=asked.round,
-            base=asked.base,
-            cases=CASES,
-            evaluation=SiteScores(),
-            seconds=1.0,
-            error=json.loads((self.folder / "error.json").read_text()),
-            **about,
-        )
+        header = wire.encode(said(site, asked, tuple(TASKS), json.loads((self.folder / "error.json").read_text())))
+        if not isinstance(asked, wire.Work):
+            return Answer(site, header)
         parts = ArrayRecord()
         for path in sorted((self.folder / "reply").iterdir()):
             data = path.read_bytes()
             parts[path.name] = Array("uint8", (len(data),), FORMAT, data)
-        return Answer(site, *unpack(content(wire.encode(update), parts)))
+        return Answer(site, *unpack(content(header, parts)))
 
     def close(self) -> None:
         self.asked = {}

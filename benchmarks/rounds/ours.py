@@ -1,9 +1,10 @@
-"""Our side: a real coordinator and hospitals whose training is a stub."""
+"""Our side: a real coordinator, and hospitals whose training is a stub."""
 
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
@@ -25,22 +26,38 @@ TASKS = ("wt", "tc", "et", "idh", "grade")
 WAIT_SECONDS = 60
 
 
+Join = Callable[[Path, Coordinator, Sequence[str]], AbstractContextManager[None]]
+
+
+@contextmanager
+def hospitals(folder: Path, coordinator: Coordinator, names: Sequence[str]) -> Iterator[None]:
+    """Real clients of real hospitals, whose training is a stub."""
+    cohort = make_cohort(PhantomCohort(patients=8, test_patients=8, voxel_mm=4.0), folder / "cohort", 1)
+    commands = []
+    for name, hospital in zip(names, cycle(cohort[: len(SITES)]), strict=False):
+        config = _site(folder, name, hospital.data.model_dump(mode="json"), coordinator)
+        commands.append(["client.cli", "--site", str(config)])
+    with _running(*commands):
+        yield
+
+
 def run_ours(
     folder: Path,
     rounds: int,
     preset: str,
     changes: Mapping[str, Any],
     sites: Sequence[str] = SITES,
+    joined: Join = hospitals,
     connected: Callable[[], None] = lambda: None,
 ) -> list[Span]:
     """Each round, from the opening or the last commit to its own commit.
 
     Args:
         changes: keys of the plan that are this way's own.
+        joined: lets the sites be there while its context lasts.
         connected: called when all sites are, before the run starts.
     """
     coordinator = init_coordinator(folder / "c", CoordinatorConfig(names=("127.0.0.1",), port=28443, admin_port=28444))
-    cohort = make_cohort(PhantomCohort(patients=8, test_patients=8, voxel_mm=4.0), folder / "cohort", 1)
     plan = {
         "name": "rounds",
         "synthetic": True,
@@ -52,33 +69,42 @@ def run_ours(
         **changes,
     }
     (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
-    running = [_start(["server.cli", "serve", "--folder", str(coordinator.folder)])]
-    try:
-        for name, hospital in zip(sites, cycle(cohort[: len(SITES)]), strict=False):
-            config = _site(folder, name, hospital.data.model_dump(mode="json"), coordinator)
-            running.append(_start(["client.cli", "--site", str(config)]))
-        _until_connected(coordinator, sites)
-        connected()
-        done = _command("run", str(folder / "plan.yaml"), "--folder", str(coordinator.folder))
+    with _running(["server.cli", "serve", "--folder", str(coordinator.folder)]):
+        _until(lambda: _status(coordinator).returncode == 0)
+        with joined(folder, coordinator, sites):
+            _until(lambda: all(f"{site}: connected" in _status(coordinator).stdout for site in sites))
+            connected()
+            done = _command("run", str(folder / "plan.yaml"), "--folder", str(coordinator.folder))
         if done.returncode:
             raise RuntimeError(done.stdout + done.stderr)
         journal = Journal(next((coordinator.folder / "runs").iterdir()))
         times = [event.time for _, event in journal.events() if event.event in ("opened", "committed")]
         return [Span(*times) for times in pairwise(times)]
+
+
+@contextmanager
+def _running(*commands: Sequence[str]) -> Iterator[None]:
+    """Modules of this release as processes, which end with the context."""
+    running = [
+        subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for command in commands
+    ]
+    try:
+        yield
     finally:
-        for process in reversed(running):
+        for process in running:
             process.terminate()
         for process in running:
             process.wait()
 
 
-def _start(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
 def _command(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run `mtsunet-server` to its end."""
     return subprocess.run([sys.executable, "-m", "server.cli", *arguments], capture_output=True, text=True)
+
+
+def _status(coordinator: Coordinator) -> "subprocess.CompletedProcess[str]":
+    return _command("status", "--folder", str(coordinator.folder))
 
 
 def _site(folder: Path, name: str, data: dict[str, object], coordinator: Coordinator) -> Path:
@@ -97,11 +123,8 @@ def _site(folder: Path, name: str, data: dict[str, object], coordinator: Coordin
     return folder / name / "config.yaml"
 
 
-def _until_connected(coordinator: Coordinator, sites: Sequence[str]) -> None:
+def _until(done: Callable[[], bool]) -> None:
     end = time.monotonic() + WAIT_SECONDS
-    while True:
-        told = _command("status", "--folder", str(coordinator.folder)).stdout
-        if all(f"{site}: connected" in told for site in sites):
-            return
+    while not done():
         if time.monotonic() > end:
-            raise TimeoutError(told)
+            raise TimeoutError("the coordinator or a site is not there")

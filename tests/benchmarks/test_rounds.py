@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 
 from benchmarks.rounds import memory
-from benchmarks.rounds.__main__ import LINE, WAYS, report
+from benchmarks.rounds.__main__ import LINE, WAYS, WEIGHTS, report, surround
 from benchmarks.rounds.counting import COUNTS, Count, Span, read_counts, traffic
+from benchmarks.rounds.ours import run_ours
+from benchmarks.rounds.protocol import senders
 from benchmarks.rounds.results import Result
 from benchmarks.rounds.step import NOISE, SECONDS, make_noise, step
 from benchmarks.rounds.watch import KINDS, MARK, NODE, RUN, SERVER, Watch
 from server.certificates import create_authority, issue_server_certificate
+from server.store import RunStore
 
 ROOT = Path(__file__).resolve().parents[2]
 PEAKS = {SERVER: 800_000_000, RUN: 1_900_000_000, NODE: 970_000_000}
@@ -91,7 +94,7 @@ def _two_looks(watch: Watch) -> None:
 
 
 def test_memory_is_told_in_models_too() -> None:
-    text = memory.table([("int8", 4, {"idle": 0.3, "above": 0.5, "run": 1.0})], 3)
+    text = memory.table([("int8", 4, {"idle": 0.3, "above": 0.5, "run": 1.0})])
     assert "| int8 | 4 | 0.30 | 0.50 | 2.0 | 1.00 | 4.0 |" in text
 
 
@@ -151,3 +154,18 @@ def test_the_seconds_of_another_program_are_read_from_its_lines() -> None:
         "job.log\nround 1: start->all aggregated 9.31 s (first result 8.00); ->persist done 9.9\nround 2: all 8.02 s\n"
     )
     assert LINE.findall(said + json.dumps({"round 3": "1.0 s"})) == ["9.31", "8.02"]
+
+
+@pytest.mark.long
+def test_the_server_takes_senders_for_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole round of a real coordinator and five senders of the tiny preset, over TLS; their updates are real."""
+    for name in (MARK, COUNTS, NOISE, SECONDS, "PYTHONPATH"):
+        monkeypatch.setenv(name, "")  # and back, when the test ends
+    surround(tmp_path, "a test", WEIGHTS["tiny"], 0.0)
+    names = [f"site-{number}" for number in range(5)]
+    (span,) = run_ours(tmp_path, 1, "tiny", {"compression": "int8"}, names, senders)
+    assert span.seconds > 0
+    store = RunStore(next((tmp_path / "c" / "runs").iterdir()))
+    assert sorted(store.record(1)["sites"]) == names
+    assert all(0 < row["error"] < 0.01 for row in store.record(1)["sites"].values())
+    assert store.closed
