@@ -9,6 +9,7 @@ the weights are random. Peaks are above what the process had when the run began.
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from benchmarks.tables import replace_table
 from server.aggregation import build
 from server.rounds import Answer, Federation, Message
 from server.store import RunStore
+from server.superlink.serve import ALLOCATOR
 from shared_model import wire
 from shared_model.compression import CODECS, through
 from shared_model.config import Plan, parse_config
@@ -127,7 +129,7 @@ def in_process(recorded: Path, sites: int, compression: str) -> dict[str, float]
         shutil.copytree(recorded, folder)
         command = [sys.executable, "-m", "benchmarks.senders", "--measure", str(folder)]
         command += ["--sites", str(sites), "--compression", compression]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(command, env=os.environ | ALLOCATOR, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -22,6 +22,10 @@ FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 STOP_SECONDS = 10.0
 LOCAL = "127.0.0.1"
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+"""In the environment of a run's process: an array of more than 1 MiB goes back to the system once it is let go. Else
+the allocator keeps such arrays in pieces that fit no other, and the process grows with the sites (docs/benchmarks.md).
+"""
 
 
 class _Listener(uvicorn.Server):
@@ -113,7 +117,7 @@ async def _supervise(coordinator: Coordinator, stop: asyncio.Event, say: Callabl
             *("--insecure", "--runtime-api-address", f"{LOCAL}:{coordinator.config.admin_port}"),
             *("--superexec-auth-secret-file", str(coordinator.secret_file)),
             *("--parent-pid", str(os.getpid())),
-            env=environment(coordinator.folder / "flower") | {FOLDER_VARIABLE: str(coordinator.folder)},
+            env=environment(coordinator.folder / "flower") | ALLOCATOR | {FOLDER_VARIABLE: str(coordinator.folder)},
         )
         ended = asyncio.create_task(process.wait())
         stopped = asyncio.create_task(stop.wait())
