@@ -1,6 +1,6 @@
 """The close of a round: tensor by tensor, over the sites that trained it, in the order of their names.
 
-One tensor is in memory at a time, of as many sites as the rule needs at once. The order in which replies arrived
+Two tensors are in memory at a time, each of as many sites as the rule needs at once. The order in which replies arrived
 leaves no trace.
 """
 
@@ -12,7 +12,10 @@ from server.aggregation.base import Rule
 from server.memory import Memory
 from server.store import SpooledReply
 from shared_model.compression import Codec
-from shared_model.parameters import Tensors, group_of
+from shared_model.parameters import Tensors, each, group_of
+
+AT_ONCE = 2
+"""Tensors."""
 
 
 def reduce_round(
@@ -30,19 +33,19 @@ def reduce_round(
     replies = sorted(replies, key=lambda reply: reply.site)
     scales = dict(zip((reply.site for reply in replies), rule.scales([r.norm for r in replies]), strict=True))
     trained = {reply.site: set(reply.names()) for reply in replies}
-    result: Tensors = {}
-    kept: dict[str, Tensors] = {}
-    for name, before in base.items():
-        group = group_of(name)
+
+    def one(name: str) -> tuple[np.ndarray | None, Tensors]:
+        before, group = base[name], group_of(name)
         sites = [reply for reply in replies if name in trained[reply.site]]
         if not sites:
-            kept[name] = memory.get(name, {})
-            continue
+            return None, memory.get(name, {})
         values = (_scaled(reply.tensor(name, codec, base), scales[reply.site], before) for reply in sites)
         weights = [reply.update.cases[group] for reply in sites]
-        mean = rule.reduce(values, weights, before)
-        result[name], kept[name] = rule.step(before, mean, memory.get(name, {}))
-    return result, {name: parts for name, parts in kept.items() if parts}
+        return rule.step(before, rule.reduce(values, weights, before), memory.get(name, {}))
+
+    done = each(one, base, AT_ONCE)
+    result = {name: value for name, (value, _) in done.items() if value is not None}
+    return result, {name: parts for name, (_, parts) in done.items() if parts}
 
 
 def _scaled(value: np.ndarray, scale: float, before: np.ndarray) -> np.ndarray:

@@ -12,16 +12,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from server.store import SpooledReply
-from shared_model.parameters import Tensors
+from shared_model.parameters import Tensors, squared_distance
 
 Reasons = list[dict[str, str]]
 """Rows of a site and a reason."""
 
 
 def update_norm(tensors: Mapping[str, np.ndarray], base: Tensors) -> float:
-    """L2 norm of an update over its own tensors, each one's squares added in float32, the tensors' in float64."""
-    changes = ((value - base[name]).ravel() for name, value in tensors.items())
-    return math.sqrt(math.fsum(float(change @ change) for change in changes))
+    """L2 norm of an update over its own tensors."""
+    return math.sqrt(math.fsum(squared_distance(value, base[name]) for name, value in tensors.items()))
 
 
 def screen(replies: Sequence[SpooledReply], limit: float) -> tuple[list[SpooledReply], Reasons, Reasons]:

@@ -16,7 +16,7 @@ import numpy as np
 import zstandard
 
 from shared_model.errors import WireError
-from shared_model.parameters import Tensors
+from shared_model.parameters import Tensors, each, row_blocks, squared_distance
 
 _LEVEL = 1
 _SCALE_BYTES = 4
@@ -28,9 +28,13 @@ class Codec(ABC):
     changes: ClassVar[bool]
     """Whether what travels means something beside the tensors before alone."""
 
-    @abstractmethod
     def encode(self, value: np.ndarray, before: np.ndarray) -> np.ndarray:
         """What travels of one tensor: float32 of its shape, or a row of bytes."""
+        return self.both(value, before)[0]
+
+    @abstractmethod
+    def both(self, value: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What travels of one tensor, and what `decode` makes of that, to the bit."""
 
     @abstractmethod
     def decode(self, sent: np.ndarray, before: np.ndarray) -> np.ndarray:
@@ -46,7 +50,7 @@ class Codec(ABC):
         Raises:
             WireError: a tensor that `before` lacks, or see `decode`; it names the tensor.
         """
-        return {name: self.decode_named(name, sent[name], before) for name in sorted(sent)}
+        return each(lambda name: self.decode_named(name, sent[name], before), sent)
 
     def decode_named(self, name: str, sent: np.ndarray, before: Mapping[str, np.ndarray]) -> np.ndarray:
         """One of them, by name."""
@@ -63,8 +67,8 @@ class Whole(Codec):
 
     changes = False
 
-    def encode(self, value: np.ndarray, before: np.ndarray) -> np.ndarray:
-        return value
+    def both(self, value: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return value, value
 
     def decode(self, sent: np.ndarray, before: np.ndarray) -> np.ndarray:
         return sent
@@ -84,28 +88,58 @@ class Change(Codec):
 
     changes = True
 
-    def encode(self, value: np.ndarray, before: np.ndarray) -> np.ndarray:
-        change = (value - before).reshape(_rows(before), -1)  # (rows, numbers of a row)
-        scales = np.abs(change).max(axis=1, keepdims=True) / np.float32(self.peak)  # (rows, 1)
-        np.divide(change, scales, out=change, where=scales > 0)
-        if self.dtype.kind == "i":
-            np.rint(change, out=change)
-        numbers = np.ascontiguousarray(change.astype(self.dtype)).view(np.uint8)
-        planes = numbers.reshape(-1, self.dtype.itemsize).T  # (bytes of a number, numbers): like bytes together
-        raw = scales.astype("<f4").tobytes() + planes.tobytes()
-        return np.frombuffer(zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(raw), np.uint8)
+    def both(self, value: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = _rows(before)
+        raw = np.empty(self._size(before), np.uint8)
+        scales, planes = self._views(raw, rows)
+        old, new = before.reshape(rows, -1), value.reshape(rows, -1)  # (rows, numbers of a row)
+        decoded = np.empty_like(old)
+        for at in row_blocks(old):
+            change = new[at] - old[at]
+            scale = np.abs(change).max(axis=1, keepdims=True) / np.float32(self.peak)
+            change /= np.where(scale > 0, scale, np.float32(1))
+            if self.dtype.kind == "i":
+                np.rint(change, out=change)
+            scales[at] = scale
+            numbers = change.astype(self.dtype)
+            for place, plane in enumerate(planes):
+                plane[at] = numbers.view(self._bits) >> (8 * place)
+            self._decode(numbers, scale, old[at], decoded[at])
+        sent = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(raw.data)
+        return np.frombuffer(sent, np.uint8), decoded.reshape(before.shape)
 
     def decode(self, sent: np.ndarray, before: np.ndarray) -> np.ndarray:
         rows = _rows(before)
-        raw = _decompress(sent, _SCALE_BYTES * rows + self.dtype.itemsize * before.size)
-        scales = np.frombuffer(raw, "<f4", count=rows).reshape(rows, 1)
-        planes = np.frombuffer(raw, np.uint8, offset=_SCALE_BYTES * rows).reshape(self.dtype.itemsize, -1)
-        numbers = np.ascontiguousarray(planes.T).view(self.dtype).reshape(rows, -1)  # (rows, numbers of a row)
-        change = numbers.astype(np.float32)
+        scales, planes = self._views(_decompress(sent, self._size(before)), rows)
+        old = before.reshape(rows, -1)  # (rows, numbers of a row)
+        decoded = np.empty_like(old)
         with np.errstate(over="ignore", invalid="ignore"):  # of a hostile scale; what is not finite is refused later
-            change *= scales
-            change += before.reshape(rows, -1)
-        return change.reshape(before.shape)
+            for at in row_blocks(old):
+                bits = planes[-1, at].astype(self._bits)
+                for plane in planes[-2::-1]:
+                    bits = bits << 8 | plane[at]
+                self._decode(bits.view(self.dtype), scales[at], old[at], decoded[at])
+        return decoded.reshape(before.shape)
+
+    def _decode(self, numbers: np.ndarray, scale: np.ndarray, old: np.ndarray, decoded: np.ndarray) -> None:
+        """Some rows, into `decoded`; all but `scale` (rows, 1) are (rows, numbers of a row)."""
+        np.multiply(numbers, scale, out=decoded, dtype=np.float32)
+        decoded += old
+
+    @property
+    def _bits(self) -> np.dtype:
+        return np.dtype(f"<u{self.dtype.itemsize}")
+
+    def _size(self, before: np.ndarray) -> int:
+        """Bytes of a frame that is not yet compressed."""
+        return _SCALE_BYTES * _rows(before) + self.dtype.itemsize * before.size
+
+    def _views(self, raw: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Its scales (rows, 1), and its numbers' bytes, like bytes together (bytes of a number, rows, numbers of a
+        row).
+        """
+        scales, planes = raw[: _SCALE_BYTES * rows], raw[_SCALE_BYTES * rows :]
+        return scales.view("<f4").reshape(rows, 1), planes.reshape(self.dtype.itemsize, rows, -1)
 
 
 CODECS: dict[str, Codec] = {
@@ -122,26 +156,36 @@ def through(
     """What travels of these tensors, what the other side makes of it, and how much of the change is lost on the way:
     ||w' - w|| / ||w - b||, L2 over all tensors; 0 where nothing changed.
     """
-    sent, decoded = {}, {}
-    lost = changed = 0.0
-    for name, value in sorted(values.items()):
-        sent[name] = codec.encode(value, before[name])
-        decoded[name] = codec.decode(sent[name], before[name])
-        lost += _square(decoded[name] - value)
-        changed += _square(value - before[name])
-    return sent, decoded, math.sqrt(lost / changed) if changed else 0.0
+    decoded: Tensors = {}
+    sent, lost = compressed(codec, values, before, decoded)
+    return sent, decoded, lost
 
 
-def _square(difference: np.ndarray) -> float:
-    flat = difference.ravel()
-    return float(flat @ flat)
+def compressed(
+    codec: Codec,
+    values: Mapping[str, np.ndarray],
+    before: Mapping[str, np.ndarray],
+    decoded: Tensors | None = None,
+) -> tuple[Tensors, float]:
+    """The first and the last of `through`, for a side that does not need the other; what is given gets the rest."""
+
+    def one(name: str) -> tuple[np.ndarray, float, float]:
+        value, base = values[name], before[name]
+        sent, other = codec.both(value, base)
+        if decoded is not None:
+            decoded[name] = other
+        return sent, squared_distance(other, value), squared_distance(value, base)
+
+    done = each(one, values)
+    lost, changed = math.fsum(row[1] for row in done.values()), math.fsum(row[2] for row in done.values())
+    return {name: row[0] for name, row in done.items()}, math.sqrt(lost / changed) if changed else 0.0
 
 
 def _rows(before: np.ndarray) -> int:
     return before.shape[0] if before.ndim > 1 else 1
 
 
-def _decompress(sent: np.ndarray, size: int) -> bytes:
+def _decompress(sent: np.ndarray, size: int) -> np.ndarray:
     """The bytes of a frame that says that it holds `size` of them, and does."""
     if sent.dtype != np.uint8 or sent.ndim != 1:
         raise WireError(f"has dtype {sent.dtype} and {sent.ndim} axes", "send it by the plan's codec")
@@ -154,4 +198,4 @@ def _decompress(sent: np.ndarray, size: int) -> bytes:
         raise WireError("is no frame that can be decompressed", "send it by the plan's codec") from None
     if len(raw) != size:
         raise WireError("holds another number of bytes than its shape asks", "send the model's shapes")
-    return raw
+    return np.frombuffer(raw, np.uint8)

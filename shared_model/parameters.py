@@ -6,8 +6,11 @@ that weigh its average.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -21,6 +24,10 @@ TRUNK = "trunk"
 CLASS_TRUNK = "class-trunk"
 GROUPS: tuple[str, ...] = (TRUNK, CLASS_TRUNK, *TASKS)
 
+T = TypeVar("T")
+THREADS = 4
+BLOCK = 1 << 16
+"""Numbers."""
 Tensors = dict[str, np.ndarray]
 """Name -> float32 array. Names are those of the network's parameters."""
 
@@ -76,6 +83,31 @@ def load_shared(network: "nn.Module", tensors: Mapping[str, np.ndarray]) -> None
             if tuple(parameter.shape) != tensors[name].shape:
                 raise WeightsError(f"parameter '{name}' has shape {tensors[name].shape}", "use weights of this config")
             parameter.copy_(torch.from_numpy(np.array(tensors[name])))
+
+
+def row_blocks(matrix: np.ndarray) -> Iterator[slice]:
+    """Its rows, some at a time: what is computed of them stays in a processor's cache."""
+    rows, width = matrix.shape
+    step = max(1, BLOCK // max(1, width))
+    return (slice(first, first + step) for first in range(0, rows, step))
+
+
+def each(work: Callable[[str], T], names: Iterable[str], threads: int = THREADS) -> dict[str, T]:
+    """Name -> what a function makes of it, in order of name; on several cores, since arrays' arithmetic lets others on.
+
+    Args:
+        threads: most names at a time, of which each takes its own memory.
+    """
+    ordered = sorted(names)
+    with ThreadPoolExecutor(min(threads, os.cpu_count() or 1)) as pool:
+        return dict(zip(ordered, pool.map(work, ordered), strict=True))
+
+
+def squared_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """||first - second||^2, the squares of each block added in float32, the blocks' sums in float64."""
+    one, other = first.reshape(-1, 1), second.reshape(-1, 1)
+    changes = ((one[at] - other[at]).ravel() for at in row_blocks(one))
+    return math.fsum(float(change @ change) for change in changes)
 
 
 def digest(tensors: Mapping[str, np.ndarray]) -> str:
