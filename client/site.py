@@ -15,7 +15,7 @@ from client.results import Results
 from client.state import Answers, Runs
 from client.withdrawal import Withdrawals
 from shared_model import wire
-from shared_model.compression import CODECS, through
+from shared_model.compression import CODECS, compressed
 from shared_model.config import Plan, SiteConfig
 from shared_model.disclosure import disclose, rounded_down
 from shared_model.errors import DataError, LackingError, RefusedError, WeightsError, WireError
@@ -151,6 +151,7 @@ class Site:
         base = self._received(work, tensors, work.round - 1)
         reservation = self.spending.reserve(work.round) if self.spending is not None else 0
         started = time.monotonic()
+        held = self.answers.hold(self.run, base) if self.codec.changes else None
         self.learner.load(base)
         evaluation = self._evaluate(work.round - 1)
         trained = self.learner.train(work, self.answers.moments(work))
@@ -158,7 +159,7 @@ class Site:
         if self.spending is not None:
             self.spending.book(reservation, trained.private_steps)
         before = before_round(base, self.tasks, self.plan.training)
-        sent, _, lost = through(self.codec, trained.tensors, before)
+        sent, lost = compressed(self.codec, trained.tensors, before)
         update = wire.Update(
             run=self.run,
             round=work.round,
@@ -172,7 +173,7 @@ class Site:
             audit=self.audit.head,
             ledger=self._ledger_head(),
         )
-        self.answers.keep(work, update, sent, trained.moments, base if self.codec.changes else None)
+        self.answers.keep(work, update, sent, trained.moments, held)
         return update, sent
 
     def _received(self, message: wire.Work | wire.Closing, tensors: Tensors, index: int) -> Tensors:

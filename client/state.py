@@ -9,6 +9,7 @@ answers/RUN/0004-<base digest>/   header.json, tensors.safetensors: what was sen
 
 import re
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,11 +17,12 @@ from pydantic import ValidationError
 from shared_model import wire
 from shared_model.checkpoint import (
     commit_folder,
-    decode_tensors,
-    encode_tensors,
+    read_tensors,
     remove_folder,
+    save_tensors,
     write_bytes,
     write_json,
+    write_tensors,
 )
 from shared_model.config import Plan
 from shared_model.errors import DataError, RefusedError, WireError
@@ -113,14 +115,12 @@ class Answers:
         header = wire.decode(_read(place / "header.json").decode(errors="replace"))
         if not isinstance(header, wire.Update):
             raise WireError(f"{place}: holds no update", "remove this folder")
-        file = place / "tensors.safetensors"
-        return header, decode_tensors(_read(file), str(file))
+        return header, read_tensors(place / "tensors.safetensors")
 
     def moments(self, work: wire.Work) -> Tensors:
         """AdamW's moments after the last earlier round that the site trained; empty if there was none."""
         for place in reversed(self._earlier(work)):
-            file = place / "moments.safetensors"
-            return decode_tensors(_read(file), str(file))
+            return read_tensors(place / "moments.safetensors")
         return {}
 
     def base(self, run: str, digest: str) -> Tensors | None:
@@ -128,24 +128,38 @@ class Answers:
         for _, place in self._kept(run):
             file = place / "base.safetensors"
             if place.name.endswith(f"-{digest}") and file.exists():
-                return decode_tensors(_read(file), str(file))
+                return read_tensors(file)
         return None
 
+    def hold(self, run: str, base: Tensors) -> "Future[Path]":
+        """Write weights beside what else the process does, for `keep` to put with the answer to them."""
+        file = self._of_run(run) / ".base.safetensors"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        writer = ThreadPoolExecutor(1)
+        written = writer.submit(_save, file, base)
+        writer.shutdown(wait=False)
+        return written
+
     def keep(
-        self, work: wire.Work, update: wire.Update, tensors: Tensors, moments: Tensors, base: Tensors | None = None
+        self,
+        work: wire.Work,
+        update: wire.Update,
+        tensors: Tensors,
+        moments: Tensors,
+        held: "Future[Path] | None" = None,
     ) -> None:
-        """Write an answer, whole, before it leaves, and with it `base` if there is one. Those to earlier rounds, now
-        committed, go; so do those to this round on other weights, which a coordinator that went back to an older backup
-        sent before.
+        """Write an answer, whole, before it leaves, and with it the weights that are held for it. Those to earlier
+        rounds, now committed, go; so do those to this round on other weights, which a coordinator that went back to an
+        older backup sent before.
         """
         place = self._place(work)
         part = place.with_name(f".{place.name}.part")
         remove_folder(part)
-        write_bytes(part / "tensors.safetensors", encode_tensors(tensors))
-        write_bytes(part / "moments.safetensors", encode_tensors(moments))
-        if base is not None:  # not waited for: after a power cut the weights come whole
-            (part / "base.safetensors").write_bytes(encode_tensors(base))
+        write_tensors(part / "tensors.safetensors", tensors)
+        write_tensors(part / "moments.safetensors", moments)
         write_bytes(part / "header.json", wire.encode(update).encode())
+        if held is not None:
+            held.result().rename(part / "base.safetensors")
         commit_folder(part, place)
         for index, old in self._kept(work.run):
             if index <= work.round and old != place:
@@ -161,3 +175,10 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({type(error).__name__})", "remove its folder") from None
+
+
+def _save(file: Path, tensors: Tensors) -> Path:
+    """Not waited for until the disk has it: after a power cut a site says that it lacks the weights."""
+    file.unlink(missing_ok=True)  # it may be a link
+    save_tensors(file, tensors)
+    return file

@@ -13,15 +13,17 @@ class Delivery:
         bytes: of the tensors that were sent so far.
     """
 
-    def __init__(self, store: RunStore, index: int) -> None:
+    def __init__(self, store: RunStore, index: int, made: tuple[Tensors, Tensors | None] | None = None) -> None:
         """
+        Args:
+            made: model and change, where the round was committed just now; else they are read.
+
         Raises:
             WeightsError, RunError: a file of the round is damaged.
         """
-        self.tensors = store.model(index)
+        self.tensors, self._change = made or (store.model(index), store.change(index))
         self.digest: str = store.manifest(index)["digest"]
         self.bytes = 0
-        self._change = store.change(index)
         if self._change is not None:
             self._since: str = store.manifest(index - 1)["digest"]
             self._holders = set(store.record(index)["sites"])

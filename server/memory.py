@@ -4,13 +4,12 @@ The round's manifest holds the file's sha256, as it holds the model's. Tensors o
 model's tensor, and the rule's own name for what it remembers of it.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from safetensors import safe_open
 
-from shared_model.checkpoint import encode_tensors, readable, write_bytes
+from shared_model.checkpoint import file_sha256, readable, write_tensors
 from shared_model.errors import WeightsError
 from shared_model.parameters import Tensors
 
@@ -47,9 +46,8 @@ class KeptMemory(Memory):
 def write_memory(folder: Path, memory: Memory) -> str:
     """Write a memory into a round's folder; its sha256, as hex."""
     named = {f"{name}/{part}": value for name, parts in memory.items() for part, value in parts.items()}
-    data = encode_tensors(named)
-    write_bytes(folder / MEMORY, data)
-    return hashlib.sha256(data).hexdigest()
+    write_tensors(folder / MEMORY, named)
+    return file_sha256(folder / MEMORY)
 
 
 def read_memory(folder: Path, sha256: object) -> Memory:
@@ -65,8 +63,7 @@ def read_memory(folder: Path, sha256: object) -> Memory:
     if sha256 is None and not path.exists():
         return {}
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = file_sha256(path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({type(error).__name__})", RESTORE) from None
     if found != sha256:

@@ -80,6 +80,8 @@ class Federation:
     plan: Plan = field(init=False)
     codec: Codec = field(init=False)
     terms: dict[str, wire.Terms] = field(init=False, default_factory=dict)
+    _delivery: Delivery | None = field(init=False, default=None)
+    """Of the round that this process committed last."""
 
     def __post_init__(self) -> None:
         self.run, self.plan = self.store.read()
@@ -170,7 +172,7 @@ class Federation:
 
     def _round(self, index: int) -> None:
         started = time.monotonic()
-        delivery, memory = Delivery(self.store, index - 1), self.store.memory(index - 1)
+        delivery, memory = self._delivery or Delivery(self.store, index - 1), self.store.memory(index - 1)
         current = Round(self.run, index, delivery.digest, delivery.tensors, self.plan)
         for _ in range(self.plan.attempts):
             refused, absent = self._open()
@@ -208,7 +210,9 @@ class Federation:
         model = after_round(current.base, trained, self.plan, index)
         sites = [reply.site for reply in replies]
         record["error_down"] = lost if self.codec.changes else None
-        self.store.commit(index, model, sites, record, memory, change if self.codec.changes else None)
+        told = change if self.codec.changes else None
+        self.store.commit(index, model, sites, record, memory, told)
+        self._delivery = Delivery(self.store, index, (model, told))
         self.notify("committed", record)
 
     def _missing(self, index: int) -> dict[str, str]:
@@ -285,7 +289,7 @@ class Federation:
         return refused, absent
 
     def _close(self) -> None:
-        delivery = Delivery(self.store, self.plan.rounds)
+        delivery = self._delivery or Delivery(self.store, self.plan.rounds)
         closing = wire.Closing(run=self.run, round=self.plan.rounds, base=delivery.digest)
         sites = {node: terms.site for node, terms in self.terms.items()}
         evaluated: dict[str, wire.Evaluated] = {}

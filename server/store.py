@@ -12,6 +12,7 @@ A round counts once its folder has its name, and so does a spooled reply: both s
 """
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,16 +26,16 @@ from shared_model import wire
 from shared_model.checkpoint import (
     MODEL,
     commit_folder,
-    decode_tensors,
-    encode_tensors,
     read_json,
     read_manifest,
     read_model,
+    read_tensors,
     readable,
     remove_folder,
     write_bytes,
     write_json,
     write_model,
+    write_tensors,
 )
 from shared_model.compression import Codec
 from shared_model.config import Plan, parse_config
@@ -172,7 +173,7 @@ class RunStore:
             WeightsError: the file is damaged.
         """
         path = self._round(index) / CHANGE
-        return decode_tensors(path.read_bytes(), str(path)) if path.exists() else None
+        return read_tensors(path) if path.exists() else None
 
     def drop_weights(self, index: int) -> None:
         """Let a round's weights go; its manifest and record stay."""
@@ -192,10 +193,12 @@ class RunStore:
         remove_folder(part)
         if memory:
             manifest = {**manifest, "memory": write_memory(part, memory)}
-        write_model(part, tensors, {**manifest, "round": index, "digest": digest(tensors)})
-        write_json(part / "record.json", record)
-        if change is not None:
-            write_bytes(part / CHANGE, encode_tensors(change))
+        with ThreadPoolExecutor(1) as beside:
+            told = beside.submit(write_tensors, part / CHANGE, change) if change is not None else None
+            write_model(part, tensors, {**manifest, "round": index, "digest": digest(tensors)})
+            write_json(part / "record.json", record)
+            if told:
+                told.result()
         commit_folder(part, self._round(index))
 
     def commit(
@@ -224,7 +227,7 @@ class RunStore:
         """Keep an admitted reply, its tensors as they travelled; its site need not be asked again for this round."""
         part = self._spool(update.round) / f".{update.site}.part"
         remove_folder(part)
-        write_bytes(part / "tensors.safetensors", encode_tensors(tensors))
+        write_tensors(part / "tensors.safetensors", tensors)
         write_bytes(part / "header.json", wire.encode(update).encode())
         write_json(part / "about.json", {"norm": norm})
         commit_folder(part, self._spool(update.round) / update.site)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load, load_file, save, save_file
 
 from shared_model.errors import RunError, WeightsError
 from shared_model.parameters import Tensors
@@ -29,15 +29,20 @@ def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:
     Args:
         mode: of a new file, less the umask; 0o600 for a secret.
     """
+    with _replacing(path) as part, os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(data)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A name to write a file under; it gets its own at the end, when its bytes are on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    yield part
+    _sync(part)
     part.replace(path)
-    _sync_folder(path.parent)
+    _sync(path.parent)
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -89,11 +94,12 @@ def commit_folder(part: Path, folder: Path) -> None:
     """Give a finished folder its name: from here on it counts as written. An older one of that name is replaced."""
     remove_folder(folder)
     part.rename(folder)
-    _sync_folder(folder.parent)
+    _sync(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -117,11 +123,40 @@ def decode_tensors(data: bytes, source: str) -> Tensors:
         raise WeightsError(f"{source}: not a whole safetensors file ({error})", "restore it from a backup") from None
 
 
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """The bytes of `encode_tensors` as a file, written as by `write_bytes`, but never whole in memory."""
+    with _replacing(path) as part:
+        save_tensors(part, tensors)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """The same without a wait for the disk: after a power cut the file may be torn."""
+    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+
+
+def read_tensors(path: Path) -> Tensors:
+    """What `write_tensors` wrote.
+
+    Raises:
+        WeightsError: missing, or no whole safetensors file.
+    """
+    try:
+        return load_file(path, backend="pread")
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise WeightsError(f"{path}: cannot be read ({type(error).__name__})", "restore it from a backup") from None
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_model(folder: Path, tensors: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> None:
     """Write model.safetensors and a manifest that holds its sha256; the manifest comes last, so it vouches for both."""
-    data = encode_tensors(tensors)
-    write_bytes(folder / MODEL, data)
-    write_json(folder / MANIFEST, {**manifest, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)})
+    path = folder / MODEL
+    write_tensors(path, tensors)
+    write_json(folder / MANIFEST, {**manifest, "sha256": file_sha256(path), "bytes": path.stat().st_size})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -149,9 +184,9 @@ def read_model(folder: Path) -> Tensors:
     manifest = read_manifest(folder)
     path = folder / MODEL
     try:
-        data = path.read_bytes()
+        found = file_sha256(path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({type(error).__name__})", "restore the folder") from None
-    if hashlib.sha256(data).hexdigest() != manifest.get("sha256"):
+    if found != manifest.get("sha256"):
         raise WeightsError(f"{path}: is not the file its manifest vouches for", "restore the folder from a backup")
-    return decode_tensors(data, str(path))
+    return read_tensors(path)

@@ -18,9 +18,14 @@ def work(index: int, base: str) -> wire.Work:
 def answered(answers: Answers, index: int, base: str, step: float) -> None:
     """Keep an answer whose moments are known by `step`."""
     asked = work(index, base)
-    update = wire.Update(
+    moments = {"step/w": np.full((), step, np.float32)}
+    answers.keep(asked, update_to(asked), {"w": np.zeros(1, np.float32)}, moments)
+
+
+def update_to(asked: wire.Work) -> wire.Update:
+    return wire.Update(
         run=RUN,
-        round=index,
+        round=asked.round,
         base=asked.base,
         site="north",
         cases={"wt": 1},
@@ -28,8 +33,6 @@ def answered(answers: Answers, index: int, base: str, step: float) -> None:
         seconds=1.0,
         audit=f"1:{'a' * 64}",
     )
-    moments = {"step/w": np.full((), step, np.float32)}
-    answers.keep(asked, update, {"w": np.zeros(1, np.float32)}, moments)
 
 
 def step(answers: Answers, index: int) -> float:
@@ -49,3 +52,16 @@ def test_moments_are_those_of_the_weights_that_the_run_goes_on_with(tmp_path: Pa
         answered(answers, 4, second, 41.0)
         assert step(answers, 5) == 41.0
         assert answers.find(work(4, first)) is None and answers.find(work(4, second)) is not None
+
+
+def test_held_weights_go_with_the_answer_to_them_and_with_it(tmp_path: Path) -> None:
+    answers, base = Answers(tmp_path), {"w": np.arange(3, dtype=np.float32)}
+    asked = work(1, "0")
+    held = answers.hold(RUN, base)
+    answers.keep(asked, update_to(asked), {"w": np.zeros(1, np.float32)}, {}, held)
+    found = answers.base(RUN, asked.base)
+    assert found is not None and found["w"].tobytes() == base["w"].tobytes()
+    assert answers.base(RUN, "f" * 64) is None
+    answered(answers, 2, "1", 1.0)
+    assert answers.base(RUN, asked.base) is None
+    assert not list(tmp_path.rglob(".base*"))

@@ -88,7 +88,8 @@ def kept(name: str, write: Write, read: Write, refusal: type[Exception] | tuple[
 
 
 def answered(state: Path) -> None:
-    Answers(state).keep(WORK, UPDATE, TENSORS, TENSORS, TENSORS)
+    answers = Answers(state)
+    answers.keep(WORK, UPDATE, TENSORS, TENSORS, answers.hold(RUN, TENSORS))
 
 
 PLACE = f"answers/{RUN}/{WORK.round:04d}-{WORK.base}"

@@ -108,6 +108,10 @@ FILES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "audit log": ("audit.jsonl", refused(lambda state: AuditLog(state).append("sent", {}), DataError)),
     "errors": ("logs/errors.log", refused(lambda state: note_failure(state, ValueError()), OSError)),
     "answer": (f"{PLACE}/header.json", keep),
+    "held weights": (
+        f"answers/{RUN}/.base.safetensors",
+        lambda state: Answers(state).hold(RUN, TENSORS).result(),
+    ),
     "journal": ("events.jsonl", refused(lambda folder: Journal(folder).note("opened", {}), OSError)),
     "journal's state": ("status.json", lambda folder: Journal(folder).set("done")),
     "heads' lock": ("heads.lock", refused(lambda folder: Heads(folder / "heads.json").update(a="1:a"), OSError)),
