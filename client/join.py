@@ -39,7 +39,6 @@ LOCKOUT_SECONDS = 120.0
 """Flower lets a key in again about a minute after a session that was not closed."""
 LOOK_SECONDS = 1.0
 STOP_SECONDS = 15.0
-WORKER = "flwr-clientapp"
 LOGGED = re.compile(r"(DEBUG|INFO|WARNING|ERROR) ?: *\S")
 """Lines of Flower's own log; all else that its processes print, tracebacks among it, is dropped."""
 
@@ -168,7 +167,7 @@ class Joined:
                 if executor is None or executor.poll() is not None:
                     executor = _start(
                         [
-                            *(str(Path(sys.executable).with_name("flower-superexec")), "--insecure"),
+                            *(sys.executable, "-m", "client.executor", "--insecure"),
                             *("--runtime-api-address", f"127.0.0.1:{port}", "--parent-pid", str(os.getpid())),
                             *("--superexec-auth-secret-file", str(secret)),
                         ],
@@ -210,12 +209,11 @@ def _start(arguments: list[str], surroundings: dict[str, str], output: int) -> s
 
 
 def _workers(executor: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The processes in which messages are worked on."""
+    """The processes in which messages are worked on: those that the executor's fork server started."""
     found = []
     try:
-        for child in psutil.Process(executor.pid).children(recursive=True):
-            if child.status() != psutil.STATUS_ZOMBIE and any(WORKER in part for part in child.cmdline()[:3]):
-                found.append(child)
+        for server in psutil.Process(executor.pid).children():
+            found += [child for child in server.children() if child.status() != psutil.STATUS_ZOMBIE]
     except psutil.Error:
         return found
     return found

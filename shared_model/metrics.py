@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from scipy import ndimage
 
 from shared_model.errors import WireError
 
@@ -202,6 +201,8 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) ->
         return 0.0
     if not predicted.any() or not true.any():
         return float("nan")
+    from scipy import ndimage  # here: every process of a message reads this module, and few look at masks
+
     box = ndimage.find_objects((predicted | true).astype(np.uint8))[0]
     surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (predicted[box], true[box])]
     far = [ndimage.distance_transform_edt(~surface, sampling=spacing) for surface in surfaces]

@@ -49,6 +49,7 @@ def test_there_are_files_to_check() -> None:
             "flwr",
             (
                 "client/app.py",
+                "client/executor.py",
                 "client/supernode.py",
                 "server/app.py",
                 "server/simulation/engine.py",
@@ -78,6 +79,7 @@ def test_there_are_files_to_check() -> None:
         ("starlette", ("server/superlink/",)),
         ("sqlalchemy", ("server/superlink/link.py",)),
         ("uvicorn", ("server/superlink/serve.py",)),
+        ("uvloop", ("server/cli.py",)),
     ],
 )
 def test_a_package_is_imported_only_where_it_belongs(package: str, allowed: tuple[str, ...]) -> None:

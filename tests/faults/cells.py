@@ -19,7 +19,7 @@ AT_SITE = ("training", "uploading", "evaluating")
 CLIENT, WORKER, SERVER, EXECUTOR, LOOP = "client", "ClientApp", "coordinator", "executor", "round loop"
 PROCESSES = {
     CLIENT: "`mtsunet-client` and its node",
-    WORKER: "`flwr-clientapp`, a message's process at a site",
+    WORKER: "a message's process at a site",
     SERVER: "`mtsunet-server serve`",
     EXECUTOR: "the coordinator's `flower-superexec`",
     LOOP: "`flwr-serverapp`",

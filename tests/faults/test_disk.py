@@ -16,11 +16,10 @@ from tests.faults.table import Tell
 from tests.faults.weather import ALL_PRESENT, END_SECONDS, Make, Weather
 from tests.faults.world import SITES
 from tests.network.world import wait_for
-from tests.processes import command_of
+from tests.processes import message_processes
 
 pytestmark = pytest.mark.faults
 FEW_BYTES = 100_000
-MESSAGE_PROGRAM = "flwr-clientapp"
 MANY = 20
 EARLY, LATE = range(4, 9), range(MANY - 4, MANY + 1)
 GROWTH = 1.15
@@ -101,7 +100,8 @@ def _all_sizes(world: Weather) -> dict[str, float]:
 def _sizes(process: int, folder: Path) -> dict[str, float]:
     """MB of memory of the processes that live through the rounds, their open files, and MB on disk."""
     top = psutil.Process(process)
-    family = [top, *(child for child in top.children(recursive=True) if _stays(child))]
+    passing = message_processes(top)
+    family = [top, *(child for child in top.children(recursive=True) if child not in passing and _lives(child))]
     return {
         "memory": sum(one.memory_info().rss for one in family) / 1e6,
         "files": sum(one.num_fds() for one in family),
@@ -109,10 +109,9 @@ def _sizes(process: int, folder: Path) -> dict[str, float]:
     }
 
 
-def _stays(process: psutil.Process) -> bool:
+def _lives(process: psutil.Process) -> bool:
     try:
-        zombie = process.status() == psutil.STATUS_ZOMBIE
-        return not zombie and not any(MESSAGE_PROGRAM in part for part in command_of(process)[:3])
+        return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

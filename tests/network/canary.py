@@ -37,7 +37,7 @@ guard.PublicDoor.__call__ = recorded
 """For the server's process: each request and answer on the public port as files in $TRAFFIC."""
 LEAKY = """
 import sys
-if any("flwr-clientapp" in part for part in sys.orig_argv):
+if any("multiprocessing.forkserver" in part for part in sys.orig_argv):
     import client.app
     from shared_model.errors import RefusedError
     def leaking(config, message, tensors):

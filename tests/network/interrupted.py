@@ -31,7 +31,7 @@ import sys, time
 if any("client.supernode" in part for part in sys.orig_argv):
     sleep = time.sleep
     time.sleep = lambda seconds: sleep(min(seconds, 0.3))
-if any("flwr-clientapp" in part for part in sys.orig_argv):
+if any("multiprocessing.forkserver" in part for part in sys.orig_argv):
     import types
     import numpy as np
     from shared_model.metrics import DiceSum

@@ -18,7 +18,7 @@ from shared_model.guarantee import Steps
 from tests.federation import Cohort
 from tests.network.test_run import PLAN
 from tests.network.world import Running, World, site_values, sites_of, wait_for
-from tests.processes import descendants
+from tests.processes import message_processes
 
 pytestmark = pytest.mark.long
 
@@ -123,7 +123,7 @@ def test_a_kill_between_reservation_and_booking_counts_whole(private: Private) -
         ],
     )
     wait_for("a reservation", lambda: len(private.ledger.entries()) > before)
-    killed = descendants(psutil.Process(private.client.process.pid), "flwr-clientapp")
+    killed = message_processes(psutil.Process(private.client.process.pid))
     assert killed
     for process in killed:
         os.kill(process.pid, signal.SIGKILL)

@@ -7,7 +7,7 @@ if any(name in part for part in sys.orig_argv for name in ("client.supernode", "
     from benchmarks.rounds.counting import count
 
     count()
-elif any("flwr-clientapp" in part for part in sys.orig_argv) and "MTSUNET_SITE" in os.environ:
+elif any("multiprocessing.forkserver" in part for part in sys.orig_argv) and "MTSUNET_SITE" in os.environ:
     from benchmarks.rounds.learner import replace
 
     replace()

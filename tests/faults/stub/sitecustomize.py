@@ -12,7 +12,7 @@ if "CLOCKS" in os.environ:
 if "READ_ONLY" in os.environ:
     import no_override  # noqa: F401
 
-if any("flwr-clientapp" in part for part in sys.orig_argv):
+if any("multiprocessing.forkserver" in part for part in sys.orig_argv):
     import halting_site  # noqa: F401
 
     if "HOSTILE" in os.environ:
