@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 from flwr.app import Error
@@ -19,6 +20,7 @@ from flwr.common.constant import ErrorCode
 from flwr.supercore.app_utils import start_parent_process_monitor
 from flwr.supercore.fab import Fab
 
+from shared_model.flower_environment import answer_when_there_is_work
 from shared_model.process import collect_often
 from shared_model.shell import fault
 
@@ -30,9 +32,12 @@ fleet: Any = import_module("flwr.supernode.fleet_http_client")
 REQUEST_SECONDS = 600.0
 HEARTBEAT_SECONDS = 20.0
 """Sent every 30 s, over the same link as an upload."""
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.1
+"""Between two questions for messages; each is answered when there is one, or after a second."""
 AWAKE_SECONDS = 300.0
 """After an answer. A round that waits longer for other sites does not miss the 3 s in which Flower looks."""
+ANSWER_SECONDS = 0.1
+"""Between two looks for an answer, and for its parts."""
 RETRY_SECONDS = (0.2, 1.0)
 """First and longest pause before a part of a message is asked for again, which the coordinator has still to store."""
 
@@ -90,8 +95,16 @@ def be_quick() -> None:
         return run
 
     loop._pull_and_store_message = pull_soon
+    loop.time = SimpleNamespace(sleep=_sleep)
     first, longest = RETRY_SECONDS
     loop.pull_objects.__kwdefaults__.update(initial_backoff=first, backoff_cap=longest, max_tries_per_object=None)
+
+
+def _sleep(seconds: float) -> None:
+    """Flower's loop sleeps 3 s where there is nothing to do, and 0.5 s before it looks whether an answer, or its next
+    part, is there.
+    """
+    time.sleep(seconds if seconds > 1 else ANSWER_SECONDS)
 
 
 def _with_check(start: Callable[..., None], **options: Any) -> None:
@@ -103,6 +116,7 @@ if __name__ == "__main__":
     guard()
     be_patient()
     be_quick()
+    answer_when_there_is_work()
     collect_often()
     sys.argv[0] = "flower-supernode"
     command.flower_supernode()

@@ -1,6 +1,5 @@
 """mtsunet-server: what a coordinator runs."""
 
-import asyncio
 import json
 import secrets
 import sys
@@ -72,6 +71,8 @@ def init(
 @app.command()
 def serve(folder: Folder = HERE) -> None:
     """Serve hospitals and this machine's other commands, until SIGTERM."""
+    import uvloop
+
     from server.certificates import RENEW_DAYS, days_left
     from server.superlink.serve import serve as run
 
@@ -79,7 +80,7 @@ def serve(folder: Folder = HERE) -> None:
     left = days_left(found.certificate)
     if left < RENEW_DAYS:
         _say(f"the certificate ends in {left:.0f} days; run: mtsunet-server renew")
-    asyncio.run(run(found, _say))
+    uvloop.run(run(found, _say))
 
 
 @app.command()

@@ -1,11 +1,35 @@
-"""What every process of Flower's finds in its environment: nothing called home, nothing installed, our own folder."""
+"""What every process of Flower's finds in its environment: nothing called home, nothing installed, our own folder; and
+how an executor comes by its work.
+"""
 
 import os
 import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 LOOK = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"
-"""Seconds between two looks of an executor for work. Half of Flower's own 1 s takes about 4 % of a core, 0.1 s 13 %."""
+"""Seconds between an answer that there is no work and the next question of an executor."""
+ANSWER_SECONDS, PAUSE_SECONDS = 1.0, 0.1
+"""How long an executor waits for an answer when there is no work, and between two looks for some meanwhile."""
+
+
+def answer_when_there_is_work() -> None:
+    """In a process that executors ask for work: let it come at once, where an executor of Flower's own looks for it
+    each second; to ask as often would take a tenth of a core.
+    """
+    handlers: Any = import_module("flwr.supercore.servicer.runtime.runtime_handlers")
+    look: Callable[[Any, Any], Any] = handlers.acquire_task
+
+    def acquire(request: Any, state: Any) -> Any:
+        end = time.monotonic() + ANSWER_SECONDS
+        while not (found := look(request, state)).token and time.monotonic() < end:
+            time.sleep(PAUSE_SECONDS)
+        return found
+
+    handlers.acquire_task = acquire
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -19,7 +43,7 @@ def environment(home: Path) -> dict[str, str]:
     before = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
     direct = ",".join(part for part in (before, "127.0.0.1,localhost") if part)
     return {
-        LOOK: "0.5",
+        LOOK: "0.1",
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "FLWR_HOME": str(home),

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from shared_model import flower_environment
 from shared_model.flower_environment import LOOK, environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,7 +115,7 @@ def test_the_node_looks_for_messages_where_ours_is_put_and_often_after_an_answer
 
     def pull(came: int | None) -> int | None:
         looks.append(clock)
-        return came if clock in (0.0, 2.0) else None
+        return came if round(clock, 6) in (0.0, 2.0) else None
 
     def sleep(seconds: float) -> None:
         nonlocal clock
@@ -122,18 +123,25 @@ def test_the_node_looks_for_messages_where_ours_is_put_and_often_after_an_answer
 
     monkeypatch.setattr(supernode.loop, "_pull_and_store_message", pull)
     monkeypatch.setattr(supernode.loop.pull_objects, "__kwdefaults__", dict(supernode.loop.pull_objects.__kwdefaults__))
+    monkeypatch.setattr(supernode.loop, "time", supernode.loop.time)
     monkeypatch.setattr(supernode, "time", SimpleNamespace(monotonic=lambda: clock, sleep=sleep))
     supernode.be_quick()
     assert [supernode.loop._pull_and_store_message(came=7) for _ in range(2)] == [7, 7]
     assert looks == [0.0, 0.0]
     clock = 0.5
     assert supernode.loop._pull_and_store_message(came=7) == 7
-    assert looks[2:] == [0.5, 1.0, 1.5, 2.0]
+    assert len(looks) == 18 and looks[3] == pytest.approx(0.5 + supernode.LOOK_SECONDS)
     clock = 3.0
     assert supernode.loop._pull_and_store_message(came=7) is None
-    assert clock == 3.0 + supernode.AWAKE_SECONDS
+    assert clock == pytest.approx(3.0 + supernode.AWAKE_SECONDS)
     assert supernode.loop._pull_and_store_message(came=7) is None
-    assert clock == 3.0 + supernode.AWAKE_SECONDS, "from now on Flower's own pauses"
+    assert clock == pytest.approx(3.0 + supernode.AWAKE_SECONDS), "from now on Flower's own pauses"
+    assert "while not (reply_messages :=" in inspect.getsource(supernode.loop._push_messages)
+    clock = 0.0
+    supernode.loop.time.sleep(0.5)
+    assert clock == supernode.ANSWER_SECONDS
+    supernode.loop.time.sleep(3)
+    assert clock == pytest.approx(supernode.ANSWER_SECONDS + 3)
 
 
 def test_an_object_is_asked_for_again_as_often_as_we_say() -> None:
@@ -146,14 +154,66 @@ def test_an_executor_looks_for_work_as_often_as_we_say(monkeypatch: pytest.Monke
     executor = import_module("flwr.supercore.superexec.run_superexec")
     monkeypatch.delenv(LOOK, raising=False)
     monkeypatch.setenv(LOOK, environment(tmp_path)[LOOK])
-    assert executor._get_task_poll_interval() == 0.5
-    monkeypatch.setenv(LOOK, "0.1")
-    assert environment(tmp_path)[LOOK] == "0.1"
+    assert executor._get_task_poll_interval() == 0.1
+    monkeypatch.setenv(LOOK, "0.5")
+    assert environment(tmp_path)[LOOK] == "0.5"
+
+
+def test_an_executor_is_answered_when_there_is_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = import_module("flwr.supercore.servicer.runtime.runtime_handlers")
+    for module in ("flwr.superlink.servicer.runtime", "flwr.supernode.servicer.runtime"):
+        handlers = import_module(f"{module}.runtime_handlers")
+        assert handlers.core_runtime_handlers is core
+        assert "core_runtime_handlers.acquire_task(request, state)" in inspect.getsource(handlers.acquire_task)
+    clock, work_from = 0.0, 0.25
+
+    def sleep(seconds: float) -> None:
+        nonlocal clock
+        clock += seconds
+
+    def look(request: object, state: object) -> SimpleNamespace:
+        return SimpleNamespace(token="t" if clock >= work_from else "")
+
+    monkeypatch.setattr(core, "acquire_task", look)
+    monkeypatch.setattr(flower_environment, "time", SimpleNamespace(monotonic=lambda: clock, sleep=sleep))
+    flower_environment.answer_when_there_is_work()
+    assert core.acquire_task(None, None).token == "t" and 0.25 <= clock < 0.4
+    work_from = 9.0
+    began = clock
+    assert core.acquire_task(None, None).token == "" and clock - began == pytest.approx(1.0)
 
 
 def test_the_programs_are_beside_this_python() -> None:
-    for name in ("flower-superexec", "flwr-serverapp", "flwr-clientapp"):
+    for name in ("flower-superexec", "flwr-serverapp"):
         assert Path(sys.executable).with_name(name).exists(), name
+
+
+def test_an_executor_starts_processes_where_ours_is_put(tmp_path: Path) -> None:
+    runner = import_module("flwr.supercore.superexec.run_superexec")
+    source = inspect.getsource(runner.run_superexec)
+    assert "executor = get_executor(" in source and "executor.reconcile()" in source
+    command = import_module("flwr.supernode.cli.flwr_clientapp")
+    given = inspect.signature(command.run_clientapp).parameters
+    assert {"runtime_api_address", "token", "insecure", "parent_pid"} <= set(given)
+    pauses = {"initial_backoff", "backoff_cap", "max_tries_per_object"}
+    runtime = import_module("flwr.supernode.runtime.run_clientapp")
+    assert pauses <= set(runtime.pull_and_inflate_object_from_tree.__kwdefaults__)
+    needed = {name for name, one in given.items() if one.default is inspect.Parameter.empty}
+    assert needed == {"runtime_api_address", "token", "insecure"}
+    told = subprocess.run(
+        [sys.executable, "-m", "client.executor", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for option in ("--insecure", "--runtime-api-address", "--parent-pid", "--superexec-auth-secret-file"):
+        assert option in told
+
+
+def test_what_a_message_reads_beforehand_has_no_torch() -> None:
+    """A fork of a process whose torch has begun threads, or CUDA, could wait for ever."""
+    from client.executor import READ
+
+    look = f"import sys, {', '.join(READ)}; print('torch' in sys.modules, 'monai' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", "False"]
 
 
 def test_the_supernode_takes_our_options() -> None:

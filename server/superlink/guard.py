@@ -5,10 +5,12 @@ timestamp alone, good for 305 s. Here the public door opens the fleet API to enr
 for as long as they are good; the admin door wants the token.
 """
 
+import asyncio
 import hmac
 import re
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -27,6 +29,8 @@ FLEET = re.compile(
     r"/v1/fleet/(activate-node|deactivate-node|send-node-heartbeat|pull-messages|push-messages|get-run|get-fab"
     r"|push-object|pull-object|confirm-message-received)"
 )
+PULL, PUSH = "/v1/fleet/pull-messages", "/v1/runtime/push-messages"
+"""Where a site asks for messages, and where a run's process leaves some."""
 SITE = re.compile(r"/v1/site/.+")
 """Our own pages for enrolled sites (pages.py)."""
 BODY_LIMIT = 32 << 20
@@ -65,12 +69,38 @@ class ReplayMemory:
 
 
 @dataclass
+class News:
+    """Lets a site that asks for messages wait for some, rather than ask often: to wait costs no thread here, and a
+    message is fetched as soon as it is announced.
+    """
+
+    seconds: float = 1.0
+    _number: int = 0
+    _heard: dict[str, int] = field(default_factory=dict)
+    _next: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def announce(self) -> None:
+        """There are messages for some site."""
+        self._number += 1
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def wait(self, site: str) -> None:
+        """Until something was announced since this site last came here, or time is up."""
+        if self._heard.get(site) == self._number:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._next.wait(), self.seconds)
+        self._heard[site] = self._number
+
+
+@dataclass
 class PublicDoor:
     """ASGI: the fleet API and our pages to enrolled sites, /health to all, 404 for the rest.
 
     Attributes:
         link: Flower's app.
         pages: our own pages; the site's name stands in scope["site"].
+        news: shared with the admin door.
         arrived: called with an enrolment before it connects, in a thread of its own.
         clock: the present time.
     """
@@ -79,6 +109,7 @@ class PublicDoor:
     pages: ASGIApp
     registry: Registry
     arrived: Callable[[Enrolment], None]
+    news: News
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     memory: ReplayMemory = field(default_factory=ReplayMemory)
 
@@ -102,6 +133,8 @@ class PublicDoor:
             return
         if who.node is None or scope["path"].endswith("/activate-node"):
             await run_in_threadpool(self.arrived, who)
+        if scope["path"] == PULL:
+            await self.news.wait(who.site)
         await _handled(app, {**scope, "site": who.site}, receive, send)
 
     def _identify(self, connection: HTTPConnection) -> Enrolment | Response:
@@ -131,6 +164,7 @@ class AdminDoor:
 
     link: ASGIApp
     token: str
+    news: News
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -142,6 +176,8 @@ class AdminDoor:
                 await JSONResponse({"detail": "the admin token is needed"}, 401)(scope, receive, send)
                 return
         await _handled(self.link, scope, receive, send)
+        if scope["path"] == PUSH:
+            self.news.announce()
 
 
 def refusal(status: int, code: Refused, words: str) -> Response:

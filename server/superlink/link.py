@@ -2,6 +2,7 @@
 test fails clearly on another Flower version.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -11,6 +12,7 @@ from fastapi import HTTPException
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore import sql_mixin
 from flwr.supercore.constant import NodeStatus
 from flwr.supercore.corestate import sql_corestate
@@ -39,6 +41,8 @@ PRAGMAS = {
     "cache_size": "-2000",  # KiB, of each connection in the pool
 }
 """SQLite's settings where ours differ from Flower's; set first, since a page's size counts before the journal."""
+CLEAN_SECONDS = 1.0
+"""Between two looks for tasks without a heartbeat, which count as gone after minutes."""
 UPLOAD_SECONDS = 1800
 """Between two parts of an upload before it is given up; in Flower's own 180 s a slow uplink may not send one."""
 
@@ -107,6 +111,9 @@ def build(coordinator: Coordinator) -> Link:
         fleet_handlers.push_messages = _own_replies_alone(fleet_handlers.push_messages)
         fleet_handlers.check_abort = _unknown_is_over(fleet_handlers.check_abort)
         runtime_handlers.pull_messages = _whole_replies_alone(runtime_handlers.pull_messages)
+        states = SqlLinkState
+        states._cleanup_expired_task_tokens = _seldom(states._cleanup_expired_task_tokens)
+        states.store_traffic = _uncounted
     try:
         app = create_app(lifespan, SuperLinkLifespan)
         state = app.state.linkstate_factory.state()
@@ -114,6 +121,26 @@ def build(coordinator: Coordinator) -> Link:
         what = f"{lifespan.database}: {error.orig}"
         raise RunError(what, "look at its rights and the disk's space, or restore it from a backup") from None
     return Link(app, coordinator.registry, state)
+
+
+def _seldom(clean: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Flower looks for tasks without a heartbeat whenever it is asked for a run or a part of a message, each time with
+    a transaction that keeps all others from writing.
+    """
+    due = 0.0
+
+    @wraps(clean)
+    def cleaned(state: Any) -> None:
+        nonlocal due
+        if (present := time.monotonic()) >= due:
+            due = present + CLEAN_SECONDS
+            clean(state)
+
+    return cleaned
+
+
+def _uncounted(state: Any, run_id: int, *, bytes_sent: int, bytes_recv: int) -> None:
+    """Flower adds up a run's bytes, with a transaction for each part of a message; ours stand in its record."""
 
 
 def _own_replies_alone(push: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,9 +12,9 @@ import uvicorn
 
 from server.coordinator import FOLDER_VARIABLE, Coordinator
 from server.superlink import link, pages
-from server.superlink.guard import AdminDoor, PublicDoor
+from server.superlink.guard import AdminDoor, News, PublicDoor
 from shared_model.errors import RunError
-from shared_model.flower_environment import environment
+from shared_model.flower_environment import answer_when_there_is_work, environment
 from shared_model.health import HealthServer
 from shared_model.process import collect_often
 
@@ -43,10 +43,12 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
         RunError: a port cannot be used.
     """
     collect_often()
+    answer_when_there_is_work()
     config = coordinator.config
     superlink = link.build(coordinator)
     site_pages = pages.build(coordinator.registry, superlink.online, coordinator.folder / "releases")
-    door = PublicDoor(superlink.app, site_pages, coordinator.registry, superlink.arrived)
+    news = News()
+    door = PublicDoor(superlink.app, site_pages, coordinator.registry, superlink.arrived, news)
     public = _Listener(
         uvicorn.Config(
             door,
@@ -62,7 +64,7 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
     )
     admin = _Listener(
         uvicorn.Config(
-            AdminDoor(superlink.app, coordinator.token),
+            AdminDoor(superlink.app, coordinator.token, news),
             host=LOCAL,
             port=config.admin_port,
             lifespan="on",

@@ -1,7 +1,10 @@
 """What the server adds to Flower's state, on a state of its own."""
 
+import asyncio
 import sqlite3
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 
 from server.coordinator import CoordinatorConfig, init
 from server.superlink import link
+from server.superlink.guard import News
 
 
 def test_nothing_is_announced_between_the_look_and_the_hand_out(tmp_path: Path) -> None:
@@ -27,3 +31,43 @@ def test_nothing_is_announced_between_the_look_and_the_hand_out(tmp_path: Path) 
     request = PullAppMessagesRequest(message_ids=["one", "two"])
     assert link._whole_replies_alone(pull)(request, state, None) == ["one", "two"]
     other.execute("begin immediate")
+
+
+def test_flowers_bookkeeping_is_done_once_a_second_and_a_runs_bytes_are_not_added_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, cleaned = 5.0, []
+    monkeypatch.setattr(link, "time", SimpleNamespace(monotonic=lambda: clock))
+    clean = link._seldom(cleaned.append)
+    for clock in (5.0, 5.5, 5.9, 6.1, 6.2):
+        clean(clock)
+    assert cleaned == [5.0, 6.1]
+    made = init(tmp_path / "coordinator", CoordinatorConfig(names=("localhost",), port=8443, admin_port=8444))
+    state = link.build(made)._state
+    other = sqlite3.connect(made.folder / "link.db", timeout=0, isolation_level=None)
+    other.execute("begin immediate")
+    state.store_traffic(1, bytes_sent=5, bytes_recv=0)  # would wait for the other, and then miss the run
+
+
+def test_a_site_that_asks_waits_for_news_and_gets_them_at_once() -> None:
+    async def scenario() -> list[float]:
+        news, took = News(seconds=0.3), []
+
+        async def ask(site: str) -> None:
+            began = time.monotonic()
+            await news.wait(site)
+            took.append(time.monotonic() - began)
+
+        await ask("a")  # never heard: what was left before the server started may wait for it
+        await ask("a")
+        waiting = asyncio.create_task(ask("a"))
+        await asyncio.sleep(0.05)
+        news.announce()
+        await waiting
+        news.announce()
+        await ask("a")  # announced while nobody waited
+        await ask("b")
+        return took
+
+    first, idle, woken, missed, other = asyncio.run(scenario())
+    assert max(first, missed, other) < 0.04 < woken < 0.29 < idle
