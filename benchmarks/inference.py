@@ -8,8 +8,8 @@ heads at the tumour. The reference is MONAI's `sliding_window_inference` over th
 window, overlap 0.5 and Gaussian weights, and z-scored images in memory. CASE_FOLDER is read as `predict` reads it;
 without one a synthetic case of 240x240x155 voxels is made, whose brain has the size of a BraTS case's.
 
-`--drift` has labelled cases, and compares the Dice of the model's prediction with that of the same network over the
-full volume.
+`--drift` has a model, released or made by `mtsunet-simulate`, and labelled cases; it compares the Dice of its
+prediction with that of the same network over the full volume.
 """
 
 import argparse
@@ -34,11 +34,14 @@ from client.data.loading import Crop, LoadedCase, load_case, triple
 from client.data.phantom.cohort import TEST, draw_patients, make_case
 from client.evaluation import predict
 from client.prediction import load_released
+from shared_model.checkpoint import read_manifest, read_model
 from shared_model.config import ModelConfig
 from shared_model.crops import crop_slices
 from shared_model.inference import REGION_NAMES
 from shared_model.metrics import dice
 from shared_model.network import MTSUNet, backbone_shape, build_network
+from shared_model.parameters import load_shared
+from shared_model.released import About
 from shared_model.tasks import MODALITIES, REGIONS, TASKS
 
 SHAPE = (240, 240, 155)
@@ -166,13 +169,15 @@ def measure(case: LoadedCase, network: MTSUNet, crop: Crop, device: str, repeats
 
 def drift(model: Path, folders: list[Path], device: str) -> dict[str, Any]:
     """For each case and region that is known, Dice of ours and of the same network over the full volume."""
-    asked = load_released(model)
-    asked.network.to(device)
+    about = About.model_validate(read_manifest(model)["about"])
+    network = build_network(about.model, about.tasks)
+    load_shared(network, read_model(model))
+    network.to(device)
     rows: list[dict[str, Any]] = []
     for folder in folders:
         case = load_case(read_case_folder(folder))
         cases = {"ours": case, "full": uncut(case)}
-        found = {way: predict(asked.network, one, asked.about.crop, asked.tasks) for way, one in cases.items()}
+        found = {way: predict(network, one, about.crop, about.tasks) for way, one in cases.items()}
         for index, region in enumerate(REGIONS):
             if case.region_known[index] and region.name in found["ours"].regions:
                 row = {way: dice(found[way].probabilities[index] > 0.5, cases[way].regions[index]) for way in cases}
