@@ -14,7 +14,7 @@ def command_of(process: psutil.Process) -> list[str]:
 def descendants(parent: psutil.Process, program: str) -> list[psutil.Process]:
     """The living processes below one that run a program."""
     family = parent.children(recursive=True)
-    return [one for one in family if any(program in part for part in command_of(one)[:3])]
+    return [one for one in family if any(program in part for part in command_of(one)[:4])]
 
 
 def message_processes(parent: psutil.Process) -> list[psutil.Process]:
