@@ -69,6 +69,8 @@ class About(Record):
     grade_edition: Literal["who2021", "histologic"]
     crop: tuple[int, int, int]
     pretrained: dict[str, Any] | None
+    start: dict[str, Any] | None = None
+    """The released model it began as."""
 
     @field_validator("crop")
     @classmethod

@@ -88,6 +88,7 @@ def write_released(folder: Path, plan: Plan, tensors: Tensors, cases: dict[str, 
         "grade_edition": plan.grade_edition,
         "crop": list(plan.training.crop),
         "pretrained": None,
+        "start": None,
     }
     facts = Facts(
         release="0.1.0",

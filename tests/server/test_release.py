@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from client.prediction import load_released
 from server.card import card
 from server.cli import app
 from server.coordinator import Coordinator
@@ -18,7 +19,7 @@ from shared_model.config import ModelConfig, Plan, SiteConfig, parse_config
 from shared_model.errors import ConfigError, MtsunetError, RunError
 from shared_model.metrics import AucCount, DiceSum
 from shared_model.network import build_network
-from shared_model.parameters import digest, load_shared
+from shared_model.parameters import digest, load_shared, shared_state
 from shared_model.released import CARD, RELEASED, SIGNATURE, Released, parse_released
 from shared_model.scores import SiteScores
 from shared_model.signing import release_is_genuine, release_public_key
@@ -195,13 +196,17 @@ def test_the_signature_covers_every_byte(trained: Any) -> None:
 
 
 def test_a_release_is_enough_to_build_the_network(trained: Any) -> None:
+    """And what `mtsunet-client predict` does with it."""
     _, place, _ = trained
     found, tensors = read(place), read_model(place)
     network = build_network(ModelConfig.model_validate(found.about["model"]), found.about["tasks"])
     load_shared(network, tensors)
     assert digest(tensors) == found.digest
-    assert found.about["crop"] == [32, 64, 32]
-    assert found.about["grade_edition"] == "who2021"
+    model = load_released(place)
+    assert model.about.crop == (32, 64, 32)
+    assert model.about.grade_edition == "who2021"
+    assert model.about.start is None
+    assert digest(shared_state(model.network)) == found.digest
 
 
 def words(values: Any) -> set[str]:
