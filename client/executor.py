@@ -15,7 +15,7 @@ from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
 
 READ = ["client.app", "client.executor", "flwr.supernode.runtime.run_clientapp"]
 """What a process of a message need not read again, most of a second's work."""
-RETRY_SECONDS = (0.1, 0.5)
+RETRY_SECONDS = (0.02, 0.2)
 """First and longest pause before a part of the message is asked for again, which the node has still to fetch."""
 
 

@@ -36,9 +36,9 @@ LOOK_SECONDS = 0.1
 """Between two questions for messages; each is answered when there is one, or after a second."""
 AWAKE_SECONDS = 300.0
 """After an answer. A round that waits longer for other sites does not miss the 3 s in which Flower looks."""
-ANSWER_SECONDS = 0.1
+ANSWER_SECONDS = 0.05
 """Between two looks for an answer, and for its parts."""
-RETRY_SECONDS = (0.2, 1.0)
+RETRY_SECONDS = (0.05, 0.4)
 """First and longest pause before a part of a message is asked for again, which the coordinator has still to store."""
 
 
@@ -72,7 +72,7 @@ def guard() -> None:
 
 
 def be_patient() -> None:
-    """Let a request take as long as a slow uplink needs for its largest part of 5 MiB: a proxy, or the system, took
+    """Let a request take as long as a slow uplink needs for its largest part of 8 MiB: a proxy, or the system, took
     the whole part long before it has arrived, and Flower would give up after 30 s and send it again, for ever.
     """
     http.ProtobufClient.__init__.__kwdefaults__["timeout"] = REQUEST_SECONDS
@@ -81,15 +81,27 @@ def be_patient() -> None:
 
 def be_quick() -> None:
     """Look often for the message after the one just answered, and for its parts: Flower's own pauses, of 3 s and of up
-    to 10 s, are a good part of a short round.
+    to 10 s, are a good part of a short round. A part is there for the message's process at once, not with the last.
     """
     pull: Callable[..., int | None] = loop._pull_and_store_message
     answered = False
 
-    def pull_soon(**parts: Any) -> int | None:
+    def pull_soon(pull_object: Callable[[int, str], bytes], object_store: Any, **parts: Any) -> int | None:
         nonlocal answered
+        passed = set()
+
+        def pass_on(run: int, name: str) -> bytes:
+            object_store.put(name, pull_object(run, name))
+            passed.add(name)
+            return b""
+
+        def put(name: str, content: bytes) -> None:
+            if name not in passed:  # the message's process may be done with it, and it is gone again
+                object_store.put(name, content)
+
+        store = SimpleNamespace(preregister=object_store.preregister, put=put, delete=object_store.delete)
         end = time.monotonic() + (AWAKE_SECONDS if answered else 0.0)
-        while (run := pull(**parts)) is None and time.monotonic() < end:
+        while (run := pull(pull_object=pass_on, object_store=store, **parts)) is None and time.monotonic() < end:
             time.sleep(LOOK_SECONDS)
         answered = run is not None
         return run

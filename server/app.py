@@ -13,7 +13,7 @@ from shared_model.flower_message import content, pack, unpack
 from shared_model.parameters import Tensors
 from shared_model.process import end_with_parent
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.1
 LONGEST_POLL_SECONDS = 2.0
 POLL_GROWTH = 1.02
 """From one pause to the next: a reply lies there for a hundredth of the time that it was waited for, on average."""

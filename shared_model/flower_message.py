@@ -16,7 +16,8 @@ from shared_model.parameters import Tensors
 HEADER = "header"
 TENSORS = "tensors"
 FORMAT = "safetensors"
-PART_BYTES = 16 << 20
+PART_BYTES = (16 << 20) - (1 << 16)
+"""With a file's head still two parts of a message (flower_environment.py)."""
 
 
 def pack(tensors: Tensors) -> ArrayRecord:

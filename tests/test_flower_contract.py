@@ -7,14 +7,16 @@ import dataclasses
 import inspect
 import subprocess
 import sys
+from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from shared_model import flower_environment
-from shared_model.flower_environment import LOOK, environment
+from shared_model.flower_environment import QUICKER, environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -110,11 +112,19 @@ def test_the_node_looks_for_messages_where_ours_is_put_and_often_after_an_answer
     source = inspect.getsource(supernode.loop.start_client_internal)
     assert "run_id = _pull_and_store_message(\n                state=state," in source
     assert "if run_id is None:" in source and "time.sleep(3)" in source
-    assert "obj_contents = pull_objects(" in inspect.getsource(supernode.loop._pull_and_store_message)
+    source = inspect.getsource(supernode.loop._pull_and_store_message)
+    assert "obj_contents = pull_objects(" in source and "lambda obj_id: pull_object(run_id, obj_id)" in source
+    assert "object_store.put(obj_id, obj_contents.pop(obj_id))" in source
     clock, looks = 0.0, []
+    kept: dict[str, bytes] = {}
+    store = SimpleNamespace(put=kept.__setitem__, preregister=None, delete=None)
 
-    def pull(came: int | None) -> int | None:
+    def pull(came: int | None, pull_object: Any, object_store: Any) -> int | None:
         looks.append(clock)
+        assert pull_object(1, "part") == b"" and kept.pop("part") == b"content"
+        object_store.put("part", b"")
+        object_store.put("a refusal", b"whole")
+        assert kept.pop("a refusal") == b"whole" and not kept
         return came if round(clock, 6) in (0.0, 2.0) else None
 
     def sleep(seconds: float) -> None:
@@ -126,15 +136,16 @@ def test_the_node_looks_for_messages_where_ours_is_put_and_often_after_an_answer
     monkeypatch.setattr(supernode.loop, "time", supernode.loop.time)
     monkeypatch.setattr(supernode, "time", SimpleNamespace(monotonic=lambda: clock, sleep=sleep))
     supernode.be_quick()
-    assert [supernode.loop._pull_and_store_message(came=7) for _ in range(2)] == [7, 7]
+    look = partial(supernode.loop._pull_and_store_message, pull_object=lambda *_: b"content", object_store=store)
+    assert [look(came=7) for _ in range(2)] == [7, 7]
     assert looks == [0.0, 0.0]
     clock = 0.5
-    assert supernode.loop._pull_and_store_message(came=7) == 7
+    assert look(came=7) == 7
     assert len(looks) == 18 and looks[3] == pytest.approx(0.5 + supernode.LOOK_SECONDS)
     clock = 3.0
-    assert supernode.loop._pull_and_store_message(came=7) is None
+    assert look(came=7) is None
     assert clock == pytest.approx(3.0 + supernode.AWAKE_SECONDS)
-    assert supernode.loop._pull_and_store_message(came=7) is None
+    assert look(came=7) is None
     assert clock == pytest.approx(3.0 + supernode.AWAKE_SECONDS), "from now on Flower's own pauses"
     assert "while not (reply_messages :=" in inspect.getsource(supernode.loop._push_messages)
     clock = 0.0
@@ -150,13 +161,19 @@ def test_an_object_is_asked_for_again_as_often_as_we_say() -> None:
     assert "if max_tries_per_object is None:" in inspect.getsource(utils.pull_objects)
 
 
-def test_an_executor_looks_for_work_as_often_as_we_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_is_quicker_than_flower_itself_is_read_where_ours_is_put(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     executor = import_module("flwr.supercore.superexec.run_superexec")
-    monkeypatch.delenv(LOOK, raising=False)
-    monkeypatch.setenv(LOOK, environment(tmp_path)[LOOK])
+    look, chunk = QUICKER
+    monkeypatch.delenv(look, raising=False)
+    monkeypatch.setenv(look, environment(tmp_path)[look])
     assert executor._get_task_poll_interval() == 0.1
-    monkeypatch.setenv(LOOK, "0.5")
-    assert environment(tmp_path)[LOOK] == "0.5"
+    monkeypatch.setenv(look, "0.5")
+    assert environment(tmp_path)[look] == "0.5"
+    program = "from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE as size; print(size)"
+    told = subprocess.run([sys.executable, "-c", program], env=environment(tmp_path), capture_output=True, check=True)
+    assert int(told.stdout) == int(QUICKER[chunk]) == 8 << 20
 
 
 def test_an_executor_is_answered_when_there_is_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.rounds.counting import Span
 from server.certificates import create_authority, issue_server_certificate
-from shared_model.flower_environment import LOOK, environment
+from shared_model.flower_environment import QUICKER, environment
 from shared_model.signing import create_site_key, to_line
 
 PORT = 28543
@@ -52,7 +52,7 @@ def run_stock(folder: Path, rounds: int, weights: int) -> list[Span]:
 
 def _environment(home: Path) -> dict[str, str]:
     """Ours, but for what is quicker than Flower's own."""
-    return {name: value for name, value in environment(home).items() if name != LOOK}
+    return {name: value for name, value in environment(home).items() if name not in QUICKER}
 
 
 def _start(folder: Path, home: dict[str, str], program: str, *arguments: str) -> "subprocess.Popen[bytes]":

@@ -34,7 +34,7 @@ PULL, PUSH = "/v1/fleet/pull-messages", "/v1/runtime/push-messages"
 SITE = re.compile(r"/v1/site/.+")
 """Our own pages for enrolled sites (pages.py)."""
 BODY_LIMIT = 32 << 20
-"""Bytes of a request; Flower's own largest part is 5 MiB."""
+"""Bytes of a request; a message's largest part is 8 MiB."""
 
 
 class Refused(IntEnum):
