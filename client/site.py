@@ -193,7 +193,7 @@ class Site:
             if held is None:
                 raise LackingError("the weights that the change is told against are not here", remedy)
             before = before_round(held, self.plan.tasks, self.plan.training)
-            weights = after_round(held, self.codec.decode_all(tensors, before), self.plan, index)
+            weights = after_round(held, self.codec.decode_all(tensors, before, spend=True), self.plan, index)
             if digest(weights) != message.base:
                 raise LackingError("the change does not lead to the weights that the message names", remedy)
         except (DataError, WeightsError, WireError) as error:

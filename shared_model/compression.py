@@ -37,27 +37,35 @@ class Codec(ABC):
         """What travels of one tensor, and what `decode` makes of that, to the bit."""
 
     @abstractmethod
-    def decode(self, sent: np.ndarray, before: np.ndarray) -> np.ndarray:
+    def decode(self, sent: np.ndarray, before: np.ndarray, spend: bool = False) -> np.ndarray:
         """The tensor. What came whole is as it came, and a change may make NaN or infinity: wire.check_tensors refuses.
+
+        Args:
+            spend: the tensor may take the place of `before`, which nobody needs any more: new memory costs more time
+                than the arithmetic.
 
         Raises:
             WireError: no frame, or one of another length than the shape of `before` asks.
         """
 
-    def decode_all(self, sent: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray]) -> Tensors:
+    def decode_all(
+        self, sent: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray], spend: bool = False
+    ) -> Tensors:
         """The tensors that were sent.
 
         Raises:
             WireError: a tensor that `before` lacks, or see `decode`; it names the tensor.
         """
-        return each(lambda name: self.decode_named(name, sent[name], before), sent)
+        return each(lambda name: self.decode_named(name, sent[name], before, spend), sent)
 
-    def decode_named(self, name: str, sent: np.ndarray, before: Mapping[str, np.ndarray]) -> np.ndarray:
+    def decode_named(
+        self, name: str, sent: np.ndarray, before: Mapping[str, np.ndarray], spend: bool = False
+    ) -> np.ndarray:
         """One of them, by name."""
         if name not in before:
             raise WireError(f"tensor '{name}' was not asked for", "send exactly the tensors of the declared tasks")
         try:
-            return self.decode(sent, before[name])
+            return self.decode(sent, before[name], spend)
         except WireError as error:
             raise WireError(f"tensor '{name}' {error.what}", error.remedy) from None
 
@@ -70,7 +78,7 @@ class Whole(Codec):
     def both(self, value: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return value, value
 
-    def decode(self, sent: np.ndarray, before: np.ndarray) -> np.ndarray:
+    def decode(self, sent: np.ndarray, before: np.ndarray, spend: bool = False) -> np.ndarray:
         return sent
 
 
@@ -108,11 +116,11 @@ class Change(Codec):
         sent = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(raw.data)
         return np.frombuffer(sent, np.uint8), decoded.reshape(before.shape)
 
-    def decode(self, sent: np.ndarray, before: np.ndarray) -> np.ndarray:
+    def decode(self, sent: np.ndarray, before: np.ndarray, spend: bool = False) -> np.ndarray:
         rows = _rows(before)
         scales, planes = self._views(_decompress(sent, self._size(before)), rows)
         old = before.reshape(rows, -1)  # (rows, numbers of a row)
-        decoded = np.empty_like(old)
+        decoded = old if spend else np.empty_like(old)
         with np.errstate(over="ignore", invalid="ignore"):  # of a hostile scale; what is not finite is refused later
             for at in row_blocks(old):
                 bits = planes[-1, at].astype(self._bits)
@@ -122,9 +130,8 @@ class Change(Codec):
         return decoded.reshape(before.shape)
 
     def _decode(self, numbers: np.ndarray, scale: np.ndarray, old: np.ndarray, decoded: np.ndarray) -> None:
-        """Some rows, into `decoded`; all but `scale` (rows, 1) are (rows, numbers of a row)."""
-        np.multiply(numbers, scale, out=decoded, dtype=np.float32)
-        decoded += old
+        """Some rows, into `decoded`, which may be `old`; all but `scale` (rows, 1) are (rows, numbers of a row)."""
+        np.add(np.multiply(numbers, scale, dtype=np.float32), old, out=decoded)
 
     @property
     def _bits(self) -> np.dtype:

@@ -41,7 +41,7 @@ class TestEveryChange:
         codec = CHANGES[name]
         sent, here = codec.both(value, before)
         found = codec.decode(sent, before)
-        assert found.tobytes() == here.tobytes()
+        assert found.tobytes() == here.tobytes() == codec.decode(sent, before.copy(), spend=True).tobytes()
         assert found.dtype == np.float32 and found.shape == shape
         rows = shape[0] if len(shape) > 1 else 1
         largest = np.abs(value - before).reshape(rows, -1).max(axis=1).repeat(value.size // rows).reshape(shape)
