@@ -81,13 +81,14 @@ class NotedStore(RunStore):
         self,
         index: int,
         tensors: Tensors,
+        sha: str,
         sites: list[str],
         record: dict[str, Any],
         memory: RuleMemory | None = None,
         change: Tensors | None = None,
     ) -> None:
         self._journal.note("reduced", {"round": index})
-        super().commit(index, tensors, sites, record, memory, change)
+        super().commit(index, tensors, sha, sites, record, memory, change)
 
 
 def site_configs(sizes: tuple[int, ...], cohort: Path, folder: Path) -> list[SiteConfig]:

@@ -1,11 +1,12 @@
 """The rounds of a run: open, then send, admit, spool, reduce and commit until the plan's last round, then close.
 
-Everything that a later round needs is on disk when a round ends, so that a run which was killed anywhere goes on from
-its last committed round and the replies already spooled.
+A run that was killed anywhere goes on from its last committed round and the replies already spooled. A round's model
+is sent while it is committed: from what is spooled, and whose replies count, the same model is made again.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from server.admission import Round, admit, check_terms
 from server.aggregation.base import Rule
-from server.delivery import Delivery
+from server.delivery import Change, Delivery
 from server.reduction import reduce_round
 from server.screening import Reasons, screen, update_norm
 from server.store import RunStore, SpooledReply
@@ -21,7 +22,7 @@ from shared_model import wire
 from shared_model.compression import CODECS, Codec, through
 from shared_model.config import Plan
 from shared_model.errors import RefusedError, RunError, WireError
-from shared_model.parameters import Tensors
+from shared_model.parameters import Tensors, digest
 from shared_model.parts import after_round
 
 
@@ -81,7 +82,9 @@ class Federation:
     codec: Codec = field(init=False)
     terms: dict[str, wire.Terms] = field(init=False, default_factory=dict)
     _delivery: Delivery | None = field(init=False, default=None)
-    """Of the round that this process committed last."""
+    """Of the round that this process made last."""
+    _committing: "tuple[Future[None], dict[str, Any]] | None" = field(init=False, default=None)
+    """The commit of that round while it is under way, and the round's record."""
 
     def __post_init__(self) -> None:
         self.run, self.plan = self.store.read()
@@ -93,11 +96,21 @@ class Federation:
         Raises:
             RunError: a round short of its quorum; what is committed and spooled stays.
         """
-        for index in range(self.store.last_round() + 1, self.plan.rounds + 1):
-            self._round(index)
+        try:
+            for index in range(self.store.last_round() + 1, self.plan.rounds + 1):
+                self._round(index)
+        finally:
+            self._settle()
         if not self.terms:
             self._open()
         self._close()
+
+    def _settle(self) -> None:
+        """Wait until the round that was made last is committed, and tell it."""
+        if self._committing is not None:
+            (commit, record), self._committing = self._committing, None
+            commit.result()
+            self.notify("committed", record)
 
     def _deadline(self) -> float:
         return self.plan.round_minutes * 60
@@ -172,15 +185,15 @@ class Federation:
 
     def _round(self, index: int) -> None:
         started = time.monotonic()
-        delivery, memory = self._delivery or Delivery(self.store, index - 1), self.store.memory(index - 1)
+        delivery = self._delivery or Delivery.read(self.store, index - 1)
         current = Round(self.run, index, delivery.digest, delivery.tensors, self.plan)
         for _ in range(self.plan.attempts):
             refused, absent = self._open()
-            missing = self._missing(index)
-            self.notify("round", {"round": index, "sites": sorted(missing.values())})
-            if missing:
+            if missing := self._missing(index):
                 more_refused, more_absent = self._work(current, delivery, missing)
                 refused, absent = refused + more_refused, absent + more_absent
+            else:
+                self.notify("round", {"round": index, "sites": []})
             replies, outliers, flagged = screen(self.store.spooled(index), self.plan.norm_limit)
             if (short := self._short(replies)) is None:
                 break
@@ -204,21 +217,26 @@ class Federation:
             "bytes_up": sum(reply.file.stat().st_size for reply in replies),
             "seconds": time.monotonic() - started,
         }
+        self._settle()
+        self.store.decide(index, sorted({reply.site for reply in self.store.spooled(index)}))
         before = current.before(self.plan.tasks)
-        trained, memory = reduce_round(self.rule, before, replies, memory, self.codec)
+        trained, memory = reduce_round(self.rule, before, replies, self.store.memory(index - 1), self.codec)
         change, trained, lost = through(self.codec, trained, before)
         model = after_round(current.base, trained, self.plan, index)
-        sites = [reply.site for reply in replies]
+        sites, sha = [reply.site for reply in replies], digest(model)
         record["error_down"] = lost if self.codec.changes else None
         told = change if self.codec.changes else None
-        self.store.commit(index, model, sites, record, memory, told)
-        self._delivery = Delivery(self.store, index, (model, told))
-        self.notify("committed", record)
+        self._delivery = Delivery(model, sha, Change(told, current.base_digest, sites) if told is not None else None)
+        writer = ThreadPoolExecutor(1)
+        commit = writer.submit(self.store.commit, index, model, sha, sites, record, memory, told)
+        writer.shutdown(wait=False)
+        self._committing = commit, record
 
     def _missing(self, index: int) -> dict[str, str]:
-        """Node -> site of those that have opened the run and not yet answered this round."""
-        done = {reply.site for reply in self.store.spooled(index)}
-        return {node: terms.site for node, terms in self.terms.items() if terms.site not in done}
+        """Node -> site of those that have opened the run and whose answer to this round is still wanted."""
+        done, decided = {reply.site for reply in self.store.spooled(index)}, self.store.decided(index)
+        wanted = {node: terms.site for node, terms in self.terms.items() if terms.site not in done}
+        return {node: site for node, site in wanted.items() if decided is None or site in decided}
 
     def _short(self, replies: list[SpooledReply]) -> str | None:
         """What the replies lack to be the plan's quorum; None if nothing."""
@@ -235,11 +253,15 @@ class Federation:
     ) -> Iterator[Answer]:
         """Send weights to nodes, each the site's, and give their answers as they come.
 
-        A site that lacks what a change is told against is sent the weights whole, and its answer to that counts.
+        The round that made them is committed meanwhile, and is before any answer is looked at. A site that lacks what
+        a change is told against is sent the weights whole, and its answer to that counts.
         """
         messages = {node: delivery.to(site, header) for node, site in nodes.items()}
         changes = {node for node, (_, tensors) in messages.items() if tensors is not delivery.tensors}
         self.transport.send(messages, self._deadline())
+        self._settle()
+        if isinstance(header, wire.Work):
+            self.notify("round", {"round": header.round, "sites": sorted(nodes.values())})
         lacking = {}
         for answer in self.transport.receive(self._deadline()):
             if answer.node in changes and _lacks(answer):
@@ -289,7 +311,7 @@ class Federation:
         return refused, absent
 
     def _close(self) -> None:
-        delivery = self._delivery or Delivery(self.store, self.plan.rounds)
+        delivery = self._delivery or Delivery.read(self.store, self.plan.rounds)
         closing = wire.Closing(run=self.run, round=self.plan.rounds, base=delivery.digest)
         sites = {node: terms.site for node, terms in self.terms.items()}
         evaluated: dict[str, wire.Evaluated] = {}

@@ -6,6 +6,7 @@
                            change.safetensors: what travels to sites that hold the model before, by the plan's codec;
                            of the last round also memory.safetensors, where the rule remembers (memory.py)
     spool/0004/SITE/       header.json, tensors.safetensors (as they travelled), about.json: an admitted reply
+    spool/0004/.sites.json whose replies the round is made of; once it is there, no other site is asked
     evaluated.json         the sites' evaluation of the final model; its presence says that the run is closed
 
 A round counts once its folder has its name, and so does a spooled reply: both survive a kill at any moment.
@@ -44,7 +45,9 @@ from shared_model.parameters import Tensors, digest
 
 CHANGE = "change.safetensors"
 ASK_AGAIN = "remove this folder, and resume the run: the site sends its answer again"
+SITES = ".sites.json"
 _REFUSED = TypeAdapter(list[dict[str, str]])
+_NAMES = TypeAdapter(list[str])
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class RunStore:
             "pretrained": pretrained,
             "start": start,
         }
-        self._commit(0, initial, {"about": about, "sites": []}, {})
+        self._commit(0, initial, {"about": about, "sites": [], "digest": digest(initial)}, {})
         write_json(self.folder / "run.json", {"run": run, "plan": plan.model_dump(mode="json")})
 
     @property
@@ -195,7 +198,7 @@ class RunStore:
             manifest = {**manifest, "memory": write_memory(part, memory)}
         with ThreadPoolExecutor(1) as beside:
             told = beside.submit(write_tensors, part / CHANGE, change) if change is not None else None
-            write_model(part, tensors, {**manifest, "round": index, "digest": digest(tensors)})
+            write_model(part, tensors, {**manifest, "round": index})
             write_json(part / "record.json", record)
             if told:
                 told.result()
@@ -205,6 +208,7 @@ class RunStore:
         self,
         index: int,
         tensors: Tensors,
+        sha: str,
         sites: list[str],
         record: dict[str, Any],
         memory: Memory | None = None,
@@ -213,9 +217,11 @@ class RunStore:
         """Make round `index`, made of the replies of `sites`, the last one; let its spool and earlier memories go.
 
         Args:
+            sha: digest of the tensors.
             memory, change: see the methods of these names.
         """
-        self._commit(index, tensors, {"about": self.manifest(0)["about"], "sites": sites}, record, memory, change)
+        manifest = {"about": self.manifest(0)["about"], "sites": sites, "digest": sha}
+        self._commit(index, tensors, manifest, record, memory, change)
         for earlier in range(index):
             (self._round(earlier) / MEMORY).unlink(missing_ok=True)
         remove_folder(self._spool(index))
@@ -231,6 +237,20 @@ class RunStore:
         write_bytes(part / "header.json", wire.encode(update).encode())
         write_json(part / "about.json", {"norm": norm})
         commit_folder(part, self._spool(update.round) / update.site)
+
+    def decide(self, index: int, sites: list[str]) -> None:
+        """Let a round be made of the replies of these sites, all of which are spooled: its model may be sent before it
+        is committed, and a run that goes on after a kill makes the same one again.
+        """
+        write_json(self._spool(index) / SITES, sites)
+
+    def decided(self, index: int) -> set[str] | None:
+        """The sites of `decide`; None while others may still answer."""
+        path = self._spool(index) / SITES
+        if not path.exists():
+            return None
+        with readable(path, "remove this file, and resume the run"):
+            return set(_NAMES.validate_python(read_json(path)))
 
     def spooled(self, index: int) -> list[SpooledReply]:
         """The admitted replies of a round, in the order of the sites' names.

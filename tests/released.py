@@ -68,7 +68,8 @@ def written_run(
             "bytes_up": 1,
             "seconds": 1.0,
         }
-        store.commit(index, {"missing_token": tensors["missing_token"] + index}, list(cases), record)
+        model = {"missing_token": tensors["missing_token"] + index}
+        store.commit(index, model, digest(model), list(cases), record)
     store.write_terms([], [])
     if closed:
         final = evaluations[-1].items() if evaluations else ()

@@ -12,6 +12,7 @@ from server.store import RunStore
 from shared_model import wire
 from shared_model.compression import CODECS
 from shared_model.errors import ConfigError, RunError, WeightsError, WireError
+from shared_model.parameters import digest
 from shared_model.signing import to_line
 from tests.hostile.guard import Decoder
 from tests.hostile.site_files import PLAN, UPDATE, kept
@@ -67,8 +68,10 @@ def begun(folder: Path) -> None:
     store.create(RUN, PLAN, MODEL, None)
     store.write_terms([TERMS], [{"site": "birch", "reason": "not connected"}])
     record = {"round": 1, "sites": {}, "refused": [], "flagged": [], "absent": []}
-    store.commit(1, MODEL, ["a"], record, {name: {"m": value, "v": value} for name, value in MODEL.items()})
+    memory = {name: {"m": value, "v": value} for name, value in MODEL.items()}
+    store.commit(1, MODEL, digest(MODEL), ["a"], record, memory)
     store.spool(SPOOLED, MODEL, 1.0)
+    store.decide(SPOOLED.round, ["a"])
     store.write_evaluated([EVALUATED])
 
 
@@ -88,7 +91,7 @@ def compressed(folder: Path) -> None:
     """A run whose plan compresses."""
     store = RunStore(folder)
     store.create(RUN, PLAN, MODEL, None)
-    store.commit(1, MODEL, ["a"], {}, None, FRAMES)
+    store.commit(1, MODEL, digest(MODEL), ["a"], {}, None, FRAMES)
     store.spool(SPOOLED, FRAMES, 1.0)
 
 
@@ -105,6 +108,7 @@ PART_OF_RUN: dict[str, tuple[str, Callable[[Path], object], type[Exception] | tu
     "model": ("rounds/0001/model.safetensors", lambda folder: RunStore(folder).model(1), WeightsError),
     "memory": ("rounds/0001/memory.safetensors", remembered, WeightsError),
     "evaluations": ("evaluated.json", lambda folder: RunStore(folder).evaluated(), RunError),
+    "round's sites": (f"{SPOOL}/../.sites.json", lambda folder: RunStore(folder).decided(SPOOLED.round), RunError),
     "reply": (f"{SPOOL}/header.json", reduced, (RunError, WireError)),
     "reply's norm": (f"{SPOOL}/about.json", reduced, RunError),
     "reply's tensors": (f"{SPOOL}/tensors.safetensors", reduced, RunError),

@@ -22,6 +22,7 @@ from server.registry import Registry
 from server.store import RunStore
 from shared_model.checkpoint import commit_folder, open_to_append, remove_folder, write_bytes
 from shared_model.errors import DataError
+from shared_model.parameters import digest
 from tests.client.data.test_loading import make_case
 from tests.hostile.coordinator_files import LINES
 from tests.hostile.site_files import PLACE, PLAN, TENSORS, UPDATE, WORK
@@ -75,7 +76,7 @@ def spooled(folder: Path) -> None:
 
 def committed(folder: Path) -> None:
     created(folder)
-    RunStore(folder).commit(1, MODEL, ["a"], {})
+    RunStore(folder).commit(1, MODEL, digest(MODEL), ["a"], {})
 
 
 FOLDERS: dict[str, tuple[str, Callable[[Path], object]]] = {

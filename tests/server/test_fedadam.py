@@ -16,7 +16,7 @@ from server.store import RunStore
 from shared_model.compression import CODECS
 from shared_model.config import AggregationConfig, Plan, parse_config
 from shared_model.errors import ConfigError, WeightsError
-from shared_model.parameters import Tensors
+from shared_model.parameters import Tensors, digest
 from tests.federation import small_simulation
 from tests.server.test_store import RUN, update
 
@@ -109,7 +109,8 @@ def play(store: RunStore, index: int, sites: dict[str, Tensors]) -> None:
     replies = store.spooled(index)
     base = store.model(index - 1)
     trained, memory = reduce_round(rule, base, replies, store.memory(index - 1), CODECS["none"])
-    store.commit(index, base | trained, list(sites), {}, memory)
+    model = base | trained
+    store.commit(index, model, digest(model), list(sites), {}, memory)
 
 
 def shifted(store: RunStore, index: int, shift: float, *names: str) -> Tensors:
@@ -148,7 +149,7 @@ def test_only_the_last_round_keeps_a_memory_and_a_rule_without_one_leaves_no_fil
         play(store, index, {"alder": shifted(store, index - 1, 0.1, "missing_token")})
     files = sorted(path.parent.name for path in (store.folder / "rounds").glob(f"*/{MEMORY}"))
     assert files == ["0003"]
-    store.commit(4, store.model(3), ["alder"], {})
+    store.commit(4, store.model(3), store.manifest(3)["digest"], ["alder"], {})
     assert not list((store.folder / "rounds").glob(f"*/{MEMORY}"))
     assert "memory" not in store.manifest(4)
 

@@ -210,6 +210,33 @@ def test_a_run_that_stops_anywhere_ends_in_the_same_bytes(
     assert (broken.model_folder(1) / MODEL).read_bytes() == (store.model_folder(1) / MODEL).read_bytes()
 
 
+def test_a_model_that_was_sent_before_a_kill_is_made_again_without_those_who_came_later(
+    answered: Path, cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sites may train on it already: cedar, who is back, would make another one."""
+    shutil.copytree(answered, tmp_path / "sites", symlinks=True)
+    store, configs = start(tmp_path / "run", PLAN.model_copy(update={"rounds": 2})), cohort.configs(tmp_path / "sites")
+    alone = InProcess(configs)
+
+    def silence(name: str, facts: dict[str, Any]) -> None:
+        alone.silent = ("cedar",)
+
+    def killed(*_: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStore, "commit", killed)
+        with pytest.raises(KilledError):
+            federate(store, alone, silence)
+    assert store.last_round() == 0
+    asked = {header.round: header.base for _, header in alone.sent if isinstance(header, wire.Work)}
+    assert sorted(asked) == [1, 2]
+    federate(store, again := InProcess(configs), closing=False)
+    works = [(header.round, header.base, nodes) for nodes, header in again.sent if isinstance(header, wire.Work)]
+    assert works == [(2, asked[2], ("alder", "birch", "cedar", "dogwood"))]
+    assert sorted(store.record(1)["sites"]) == ["alder", "birch", "dogwood"]
+
+
 def test_a_rule_that_remembers_ends_in_the_same_bytes_wherever_the_run_stops(cohort: Cohort, tmp_path: Path) -> None:
     plan = small_simulation(aggregation={"rule": "fedadam"}, training={**PLAN.training.model_dump(), "local_steps": 1})
     unbroken, broken = start(tmp_path / "unbroken", plan.plan), start(tmp_path / "broken", plan.plan)

@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Coordinator, Path]:
     moved = {name: value + np.float32(0.01) for name, value in store.model(0).items()}
     reply = update("alder").model_dump(mode="json", exclude={"audit"})
     rest = {"refused": [], "absent": [], "flagged": [], "bytes_down": 1, "bytes_up": 1, "seconds": 1.0}
-    store.commit(1, moved, ["alder"], {"sites": {"alder": reply}, **rest})
+    store.commit(1, moved, digest(moved), ["alder"], {"sites": {"alder": reply}, **rest})
     store.write_terms([], [])
     scores = SiteScores(dice={"wt": DiceSum.of([0.5])})
     store.write_evaluated([wire.Evaluated(run=RUN, site="alder", evaluation=scores, audit=HEAD)])

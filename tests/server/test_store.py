@@ -10,7 +10,7 @@ from shared_model import wire
 from shared_model.checkpoint import MODEL
 from shared_model.compression import CODECS
 from shared_model.errors import RunError, WeightsError
-from shared_model.parameters import Tensors
+from shared_model.parameters import Tensors, digest
 from shared_model.scores import SiteScores
 from tests.federation import small_simulation
 
@@ -47,7 +47,7 @@ def test_a_new_run_reads_back(store: RunStore) -> None:
 
 
 def test_equal_weights_are_equal_files(store: RunStore) -> None:
-    store.commit(1, dict(reversed(TENSORS.items())), ["a"], {})
+    store.commit(1, dict(reversed(TENSORS.items())), digest(TENSORS), ["a"], {})
     files = [(store.model_folder(index) / MODEL).read_bytes() for index in (0, 1)]
     assert files[0] == files[1]
 
@@ -55,7 +55,7 @@ def test_equal_weights_are_equal_files(store: RunStore) -> None:
 def test_a_half_written_round_does_not_count(store: RunStore) -> None:
     (store.folder / "rounds" / ".0001.part").mkdir()
     assert store.last_round() == 0
-    store.commit(1, TENSORS, ["a"], {"seconds": 1.0})
+    store.commit(1, TENSORS, digest(TENSORS), ["a"], {"seconds": 1.0})
     assert store.last_round() == 1
     assert store.record(1) == {"seconds": 1.0}
 
@@ -85,7 +85,7 @@ def test_spooled_replies_come_back_in_order_of_name_and_go_with_the_commit(store
     assert replies[0].names() == sorted(TENSORS)
     assert replies[0].norm == 0.5
     np.testing.assert_array_equal(replies[1].tensor("missing_token", CODECS["none"], TENSORS), TENSORS["missing_token"])
-    store.commit(1, TENSORS, ["alder", "cedar"], {})
+    store.commit(1, TENSORS, digest(TENSORS), ["alder", "cedar"], {})
     assert store.spooled(1) == []
 
 
