@@ -1,5 +1,6 @@
 """A process as a file can name it. Its number alone is used again after a while, or a reboot; with its start, not."""
 
+import ctypes
 import gc
 import os
 import threading
@@ -16,7 +17,10 @@ TICK_SECONDS = 0.005
 """Half of what the system tells the start of a process by."""
 GRACE_SECONDS = 5.0
 LOOK_SECONDS = 1.0
-COLLECT_SECONDS = 30.0
+COLLECT_SECONDS = 5.0
+_MMAP_THRESHOLD, _ARENA_MAX = -3, -8
+"""Settings of glibc's mallopt."""
+GIVEN_BACK_BYTES, ARENAS = 1 << 20, 2
 
 
 class Process(Config):
@@ -91,8 +95,19 @@ def collect_often() -> None:
     """
 
     def repeat() -> None:
+        gc.collect()
+        gc.freeze()  # what is there by now stays, and need not be looked through again
         while True:
             time.sleep(COLLECT_SECONDS)
             gc.collect()
 
     threading.Thread(target=repeat, daemon=True).start()
+
+
+def give_back_often() -> None:
+    """From now on what is larger than 1 MiB goes back to the system once it is let go. Else the allocator keeps it, for
+    each group of threads apart, and a server's memory is that of its busiest moments. Nothing where there is no glibc.
+    """
+    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
+        set_option(_MMAP_THRESHOLD, GIVEN_BACK_BYTES)
+        set_option(_ARENA_MAX, ARENAS)

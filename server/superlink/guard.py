@@ -6,11 +6,12 @@ for as long as they are good; the admin door wants the token.
 """
 
 import asyncio
+import gc
 import hmac
 import re
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -33,6 +34,13 @@ PULL, PUSH = "/v1/fleet/pull-messages", "/v1/runtime/push-messages"
 """Where a site asks for messages, and where a run's process leaves some."""
 SITE = re.compile(r"/v1/site/.+")
 """Our own pages for enrolled sites (pages.py)."""
+PART = re.compile(r"/v1/(fleet|runtime)/(push|pull)-object")
+"""Requests with a part of a message: its bytes are copied several times on their way to and from the database."""
+PARTS_AT_ONCE, COLLECT_AFTER = 3, 4
+"""So many are worked on at a time, and after so many garbage is looked for: Flower's requests refer to themselves in
+circles, and would stay with their bytes until Python looks by itself."""
+PIECE = 1 << 18
+"""Bytes of an answer that are given to the connection at a time: it holds each several times over."""
 BODY_LIMIT = 32 << 20
 """Bytes of a request; a message's largest part is 8 MiB."""
 
@@ -94,13 +102,29 @@ class News:
 
 
 @dataclass
+class Turns:
+    """For requests with a part of a message, at both doors: memory does not grow with the sites that send or fetch."""
+
+    _free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARTS_AT_ONCE))
+    _taken: int = 0
+
+    async def take(self) -> Callable[[], None]:
+        """Wait for one; what is returned ends it."""
+        await self._free.acquire()
+        self._taken += 1
+        if self._taken % COLLECT_AFTER == 0:
+            gc.collect()
+        return self._free.release
+
+
+@dataclass
 class PublicDoor:
     """ASGI: the fleet API and our pages to enrolled sites, /health to all, 404 for the rest.
 
     Attributes:
         link: Flower's app.
         pages: our own pages; the site's name stands in scope["site"].
-        news: shared with the admin door.
+        news, turns: shared with the admin door.
         arrived: called with an enrolment before it connects, in a thread of its own.
         clock: the present time.
     """
@@ -110,6 +134,7 @@ class PublicDoor:
     registry: Registry
     arrived: Callable[[Enrolment], None]
     news: News
+    turns: Turns = field(default_factory=Turns)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     memory: ReplayMemory = field(default_factory=ReplayMemory)
 
@@ -135,7 +160,7 @@ class PublicDoor:
             await run_in_threadpool(self.arrived, who)
         if scope["path"] == PULL:
             await self.news.wait(who.site)
-        await _handled(app, {**scope, "site": who.site}, receive, send)
+        await _handled(app, self.turns, {**scope, "site": who.site}, receive, send)
 
     def _identify(self, connection: HTTPConnection) -> Enrolment | Response:
         now = self.clock()
@@ -165,6 +190,7 @@ class AdminDoor:
     link: ASGIApp
     token: str
     news: News
+    turns: Turns = field(default_factory=Turns)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -175,7 +201,7 @@ class AdminDoor:
             if not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
                 await JSONResponse({"detail": "the admin token is needed"}, 401)(scope, receive, send)
                 return
-        await _handled(self.link, scope, receive, send)
+        await _handled(self.link, self.turns, scope, receive, send)
         if scope["path"] == PUSH:
             self.news.announce()
 
@@ -189,12 +215,13 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
 
 
-async def _handled(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+async def _handled(app: ASGIApp, turns: Turns, scope: Scope, receive: Receive, send: Send) -> None:
     """Call an app with a body that is whole; its 500 becomes a 503 without a word of what went wrong, which Flower's
     clients try again.
 
     A 500 is a request that nobody should have made, or a database that was busy for too long; neither may end a client.
-    The body is read here, so that one without end never reaches the app.
+    The body is read here, so that one without end never reaches the app. A part's turn begins when it is here, and ends
+    before the answer is sent: nobody waits for another's slow link.
     """
     status = 0
     body = await _body(receive)
@@ -203,26 +230,28 @@ async def _handled(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> 
     if len(body) > BODY_LIMIT:
         await JSONResponse({"detail": "the request is too large"}, 413)(scope, receive, send)
         return
-    whole: Message = {"type": "http.request", "body": bytes(body), "more_body": False}
+    whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
     del body
-    given = False
 
     async def received() -> Message:
-        nonlocal given, whole
-        if given:
-            return await receive()
-        given, message = True, whole
-        whole = {}
-        return message
+        return whole.pop() if whole else await receive()
 
     async def watching(message: Message) -> None:
         nonlocal status
         if message["type"] == "http.response.start":
+            turn.close()
             status = message["status"]
-        if status != 500:
-            await send(message)
+        if status == 500:
+            return
+        sent = memoryview(message.get("body", b""))
+        for start in range(0, max(0, len(sent) - PIECE), PIECE):
+            await send({**message, "body": bytes(sent[start : start + PIECE]), "more_body": True})
+        await send({**message, "body": bytes(sent[-(len(sent) % PIECE or PIECE) :])} if sent else message)
 
-    await app(scope, received, watching)
+    with ExitStack() as turn:
+        if PART.fullmatch(scope["path"]):
+            turn.callback(await turns.take())
+        await app(scope, received, watching)
     if status == 500:
         await JSONResponse({"detail": "the request cannot be handled now"}, 503)(scope, receive, send)
 

@@ -12,11 +12,11 @@ import uvicorn
 
 from server.coordinator import FOLDER_VARIABLE, Coordinator
 from server.superlink import link, pages
-from server.superlink.guard import AdminDoor, News, PublicDoor
+from server.superlink.guard import AdminDoor, News, PublicDoor, Turns
 from shared_model.errors import RunError
 from shared_model.flower_environment import answer_when_there_is_work, environment
 from shared_model.health import HealthServer
-from shared_model.process import collect_often
+from shared_model.process import collect_often, give_back_often
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
@@ -42,13 +42,13 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
     Raises:
         RunError: a port cannot be used.
     """
-    collect_often()
+    give_back_often()
     answer_when_there_is_work()
     config = coordinator.config
     superlink = link.build(coordinator)
     site_pages = pages.build(coordinator.registry, superlink.online, coordinator.folder / "releases")
-    news = News()
-    door = PublicDoor(superlink.app, site_pages, coordinator.registry, superlink.arrived, news)
+    news, parts = News(), Turns()
+    door = PublicDoor(superlink.app, site_pages, coordinator.registry, superlink.arrived, news, parts)
     public = _Listener(
         uvicorn.Config(
             door,
@@ -64,7 +64,7 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
     )
     admin = _Listener(
         uvicorn.Config(
-            AdminDoor(superlink.app, coordinator.token, news),
+            AdminDoor(superlink.app, coordinator.token, news, parts),
             host=LOCAL,
             port=config.admin_port,
             lifespan="on",
@@ -88,6 +88,7 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
                 if task.done():
                     raise RunError(f"the {name} cannot be opened", "choose another in config.yaml, or end its user")
             await asyncio.sleep(0.05)
+        collect_often()
         say(f"sites reach this server at {config.address}; the admin port is {LOCAL}:{config.admin_port}")
         if health:
             health.set(True)
