@@ -44,6 +44,7 @@ from shared_model.parameters import load_shared
 from shared_model.released import About
 from shared_model.tasks import MODALITIES, REGIONS, TASKS
 
+PAGE = Path("docs/benchmarks.md")
 SHAPE = (240, 240, 155)
 OVERLAP = 0.5
 PHANTOM_MM = 1.15
@@ -228,14 +229,15 @@ def main() -> None:
     given = parser.parse_args()
     if given.drift:
         found = drift(given.drift, given.case, given.device)
-        print(drift_table(found))
+        print(text := drift_table(found))
+        replace_table(PAGE, "drift", text)
         print(f"greatest drift {found['greatest']:.4f}, at most {DRIFT:g}: {_verdict(found['greatest'] <= DRIFT)}")
     else:
         found = _timing(given)
         print(table(found))
         print(f"faster {found['faster']:.2f} times, at least {FASTER:g}: {_verdict(found['faster'] >= FASTER)}")
         print(f"difference at most {DIFFERENCE:g}: {_verdict(found['difference'] <= DIFFERENCE)}")
-        replace_table(Path("docs/benchmarks.md"), "inference", table(found))
+        replace_table(PAGE, "inference", table(found))
     if given.json:
         given.json.write_text(json.dumps(found, indent=2) + "\n")
 

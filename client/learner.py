@@ -11,6 +11,7 @@ from client.data.cases import Case
 from client.data.loading import LoadedCase
 from client.evaluation import evaluate
 from client.status import progress
+from client.together import train_together
 from client.training import Trained, round_job, train
 from shared_model import wire
 from shared_model.config import Plan, SiteConfig
@@ -35,6 +36,7 @@ class Learner:
         self._site = config.site
         self._state = config.state
         self._device = torch.device(config.device)
+        self._gpus = config.gpus
         self._plan = plan
         self._tasks = tasks
         self._cache = CaseCache(config.state / "cache")
@@ -67,6 +69,9 @@ class Learner:
         """Train the loaded model for a round."""
         job = round_job(self._plan, self._tasks, self._site, work.round, work.settings, self._privacy)
         with progress(self._state, work.run, work.round, job.steps) as on_step:
+            if self._gpus > 1 and self._privacy is None:
+                devices = [torch.device("cuda", number) for number in range(self._gpus)]
+                return train_together(devices, self.network, self._cache, self._training, job, moments, on_step)
             return train(self.network, self.training_cases, job, self._device, moments, on_step)
 
     def release(self) -> None:

@@ -35,6 +35,9 @@ def machine(
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         what, remedy = "no CUDA device is visible", "install the driver and a CUDA build of torch, or say device: cpu"
         found.append(Finding("error", "device", what, remedy))
+    elif config.gpus > max(1, torch.cuda.device_count()):
+        what, remedy = f"{torch.cuda.device_count()} of {config.gpus} GPUs are visible", "lower gpus"
+        found.append(Finding("error", "gpus", what, remedy))
     else:
         if config.device.startswith("cuda"):
             facts["device"] = torch.cuda.get_device_name(torch.device(config.device))

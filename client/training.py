@@ -71,7 +71,7 @@ class Trained:
     Attributes:
         tensors: what was trained, as it travels (shared_model/parts.py).
         moments: of AdamW, for the next round; they stay at the site.
-        loss: mean over the steps; None of private ones.
+        loss: mean over the steps, of this process's crops; None of private ones.
         private_steps: noised steps that were done.
     """
 
@@ -79,6 +79,23 @@ class Trained:
     moments: Tensors
     loss: float | None
     private_steps: int = 0
+
+
+class Share:
+    """The crops of a step that are this process's: here all of them. See client/together.py.
+
+    Attributes:
+        rank: of this process, from 0.
+    """
+
+    rank: int = 0
+
+    def of(self, batch: Batch) -> Batch:
+        """The part of a batch."""
+        return batch
+
+    def add_up(self, trained: Sequence[nn.Parameter]) -> None:
+        """Make each gradient the sum over all processes."""
 
 
 def round_job(
@@ -117,6 +134,7 @@ def train(
     device: torch.device,
     moments: Mapping[str, np.ndarray] = MappingProxyType({}),
     on_step: Callable[[], None] = lambda: None,
+    share: Share = Share(),  # noqa: B008  (it holds nothing)
 ) -> Trained:
     """Train in place.
 
@@ -130,7 +148,7 @@ def train(
     config = job.plan.training
     seeds = np.random.SeedSequence([job.plan.seed, zlib.crc32(job.name.encode()), job.first_step])
     rng = np.random.default_rng(seeds)
-    torch.manual_seed(int(rng.integers(2**63 - 1)))
+    torch.manual_seed(int(rng.integers(2**63 - 1)) + share.rank)  # for dropout
     network.to(device).train()
     dense, adapters = _trainable(network, job)
     trained = dense | (adapters.parameters if adapters else {})
@@ -150,9 +168,11 @@ def train(
                 private.take(sample_losses, lambda: _pull_to(anchors, trained, job.proximal))
             else:
                 optimizer.zero_grad(set_to_none=True)
-                loss = sample_losses(next(made)).sum() / job.batch_size
+                loss = sample_losses(share.of(next(made))).sum() / job.batch_size
                 if loss.requires_grad:
                     loss.backward()
+                share.add_up(list(trained.values()))
+                if any(value.grad is not None for value in trained.values()):
                     _pull_to(anchors, trained, job.proximal)
                     nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
                     optimizer.step()

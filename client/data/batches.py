@@ -43,6 +43,12 @@ class Batch:
         """(B,) bool."""
         return self.targets.region_known[:, 0]
 
+    def rows(self, at: slice) -> "Batch":
+        """Some of the crops; which labels there are is asked anew."""
+        targets = self.targets
+        parts = Targets(targets.regions[at], targets.region_known[at], targets.classes[at])
+        return Batch(self.images[at], self.present[at], parts)
+
     def pinned(self) -> "Batch":
         """In memory from which a GPU copies while the CPU goes on."""
         return Batch(self.images.pin_memory(), self.present.pin_memory(), self.targets.each(torch.Tensor.pin_memory))

@@ -144,6 +144,8 @@ class SiteConfig(Config):
     """Smallest count of patients that may leave the site."""
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     """What trains: cpu, cuda, or one GPU of several, e.g. cuda:1."""
+    gpus: int = Field(1, ge=1)
+    """GPUs that share out the crops of a training step, where device is cuda; private training takes one."""
     state: Path
     """Folder for what must outlive a process: key, cache, answers, audit log. Nobody else should write in it."""
     invitation: Path | None = None
@@ -152,6 +154,12 @@ class SiteConfig(Config):
     """What this hospital does, whatever a plan asks."""
     health_port: int | None = Field(None, ge=1, le=65535)
     """Port of the standard gRPC health service, on loopback alone; none if left out."""
+
+    @model_validator(mode="after")
+    def _gpus_are_there(self) -> "SiteConfig":
+        if self.gpus > 1 and self.device != "cuda":
+            raise ValueError(f"gpus: {self.gpus} of them need device: cuda, not {self.device}")
+        return self
 
     @property
     def key(self) -> Path:
