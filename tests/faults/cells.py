@@ -9,7 +9,7 @@ WHERE = {
     "uploading": "a site has kept its answer, and nothing of it is sent",
     "admitting": "an admitted reply is written, without its name yet",
     "reducing": "all replies are on disk",
-    "committing": "the new model is written, without its name yet",
+    "committing": "the new model is written, without its name yet, and on its way to the sites",
     "evaluating": "a site is about to evaluate the final model",
 }
 """State -> where exactly the kill falls."""

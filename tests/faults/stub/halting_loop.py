@@ -28,7 +28,7 @@ def sending(self: Any, messages: dict[str, tuple[str, Any]], seconds: float) -> 
 
 server.app.FlowerTransport.send = sending
 federation, store = server.rounds.Federation, server.store
-halt_before(federation, "_open", "selecting", lambda self: self.store.last_round() == ROUND - 1)
+halt_before(federation, "_round", "selecting", lambda self, index: index == ROUND)
 halt_before(server.rounds, "reduce_round", "reducing", lambda rule, base, replies, *_: replies[0].update.round == ROUND)
 # written, and without its name yet
 halt_before(store, "commit_folder", "admitting", lambda part, folder: folder.parent.parts[-2:] == ("spool", PART))
