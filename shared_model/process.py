@@ -1,6 +1,5 @@
 """A process as a file can name it. Its number alone is used again after a while, or a reboot; with its start, not."""
 
-import ctypes
 import gc
 import os
 import threading
@@ -18,9 +17,6 @@ TICK_SECONDS = 0.005
 GRACE_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 COLLECT_SECONDS = 5.0
-_MMAP_THRESHOLD, _ARENA_MAX = -3, -8
-"""Settings of glibc's mallopt."""
-GIVEN_BACK_BYTES, ARENAS = 1 << 20, 2
 
 
 class Process(Config):
@@ -102,12 +98,3 @@ def collect_often() -> None:
             gc.collect()
 
     threading.Thread(target=repeat, daemon=True).start()
-
-
-def give_back_often() -> None:
-    """From now on what is larger than 1 MiB goes back to the system once it is let go. Else the allocator keeps it, for
-    each group of threads apart, and a server's memory is that of its busiest moments. Nothing where there is no glibc.
-    """
-    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
-        set_option(_MMAP_THRESHOLD, GIVEN_BACK_BYTES)
-        set_option(_ARENA_MAX, ARENAS)

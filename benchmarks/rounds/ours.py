@@ -50,7 +50,8 @@ def run_ours(
     joined: Join = hospitals,
     connected: Callable[[], None] = lambda: None,
 ) -> list[Span]:
-    """Each round, from the opening or the last commit to its own commit.
+    """Each round, from the opening or the last reply of the one before to its own last reply: reduction, commit and all
+    that a site is sent lie between.
 
     Args:
         changes: keys of the plan that are this way's own.
@@ -78,8 +79,10 @@ def run_ours(
         if done.returncode:
             raise RuntimeError(done.stdout + done.stderr)
         journal = Journal(next((coordinator.folder / "runs").iterdir()))
-        times = [event.time for _, event in journal.events() if event.event in ("opened", "committed")]
-        return [Span(*times) for times in pairwise(times)]
+        events = [event for _, event in journal.events()]
+        opened = [event.time for event in events if event.event == "opened"]
+        replies = {event.round: event.time for event in events if event.event == "reply"}  # the last one counts
+        return [Span(*times) for times in pairwise([*opened, *replies.values()])]
 
 
 @contextmanager
