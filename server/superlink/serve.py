@@ -16,7 +16,7 @@ from server.superlink.guard import AdminDoor, News, PublicDoor, Turns
 from shared_model.errors import RunError
 from shared_model.flower_environment import answer_when_there_is_work, environment
 from shared_model.health import HealthServer
-from shared_model.process import collect_often
+from shared_model.process import allocate_together, collect_often
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
@@ -42,6 +42,7 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
     Raises:
         RunError: a port cannot be used.
     """
+    allocate_together()
     answer_when_there_is_work()
     config = coordinator.config
     superlink = link.build(coordinator)
