@@ -194,7 +194,7 @@ class Federation:
                 refused, absent = refused + more_refused, absent + more_absent
             else:
                 self.notify("round", {"round": index, "sites": []})
-            replies, outliers, flagged = screen(self.store.spooled(index), self.plan.norm_limit)
+            replies, outliers, flagged = screen(spooled := self.store.spooled(index), self.plan.norm_limit)
             if (short := self._short(replies)) is None:
                 break
         else:
@@ -218,7 +218,7 @@ class Federation:
             "seconds": time.monotonic() - started,
         }
         self._settle()
-        self.store.decide(index, sorted({reply.site for reply in self.store.spooled(index)}))
+        self.store.decide(index, [reply.site for reply in spooled])
         before = current.before(self.plan.tasks)
         trained, memory = reduce_round(self.rule, before, replies, self.store.memory(index - 1), self.codec)
         change, trained, lost = through(self.codec, trained, before)

@@ -243,10 +243,11 @@ async def _handled(app: ASGIApp, turns: Turns, scope: Scope, receive: Receive, s
             status = message["status"]
         if status == 500:
             return
-        sent = memoryview(message.get("body", b""))
-        for start in range(0, max(0, len(sent) - PIECE), PIECE):
-            await send({**message, "body": bytes(sent[start : start + PIECE]), "more_body": True})
-        await send({**message, "body": bytes(sent[-(len(sent) % PIECE or PIECE) :])} if sent else message)
+        left = memoryview(message.get("body", b""))
+        while len(left) > PIECE:
+            await send({**message, "body": bytes(left[:PIECE]), "more_body": True})
+            left = left[PIECE:]
+        await send({**message, "body": bytes(left)} if left else message)
 
     with ExitStack() as turn:
         if PART.fullmatch(scope["path"]):

@@ -36,7 +36,7 @@ from shared_model.errors import RunError
 PRAGMAS = {
     "page_size": "65536",  # a model's parts are blobs of megabytes; takes effect in a new database
     "busy_timeout": "60000",  # Flower's own 5 s end a run where several sites push models to a slow disk
-    "wal_autocheckpoint": "4096",  # pages: a sync after 64 MiB, not after each part
+    "wal_autocheckpoint": "4096",  # pages: a sync after 256 MiB, not after each part
     "mmap_size": "0",
     "cache_size": "-2000",  # KiB, of each connection in the pool
 }
