@@ -11,6 +11,7 @@ from torch import nn
 
 from client import together
 from client.data.batches import Batch
+from client.preflight import machine
 from client.site import Site
 from client.together import Shared, train_together
 from client.training import Job, Share, Trained, train
@@ -129,3 +130,12 @@ def test_gpus_of_a_site_that_trains_on_none_are_refused() -> None:
     with pytest.raises(ConfigError, match="gpus: 2 of them need device: cuda, not cpu"):
         parse_config(SiteConfig, values, "site.yaml")
     assert parse_config(SiteConfig, {**values, "device": "cuda"}, "site.yaml").gpus == 2
+
+
+def test_check_finds_that_gpus_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    values = {"site": "a", "data": {"folder": "d", "labels": "l"}, "tasks": ["wt"], "state": str(tmp_path)}
+    config = parse_config(SiteConfig, {**values, "device": "cuda", "gpus": 2}, "site.yaml")
+    _, found = machine(config, 1, "tiny", (64, 32, 32), 1)
+    assert [(row.where, row.what) for row in found if row.where == "gpus"] == [("gpus", "1 of 2 GPUs are visible")]
