@@ -18,8 +18,8 @@ TICK_SECONDS = 0.005
 GRACE_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 COLLECT_SECONDS = 5.0
-_ARENA_MAX, ARENAS = -8, 2
-"""An option of glibc's mallopt, and its value."""
+_ARENA_MAX = -8
+"""An option of glibc's mallopt."""
 
 
 class Process(Config):
@@ -104,8 +104,8 @@ def collect_often() -> None:
 
 
 def allocate_together() -> None:
-    """From now on few threads have memory of their own: a server's many, each at times with a part of a message, would
-    keep what they let go apart from each other. Nothing where the system's allocator is not glibc's.
+    """From now on no thread has memory of its own: a server's many, each at times with a part of a message, would keep
+    what they let go apart from each other. Nothing where the system's allocator is not glibc's.
     """
     if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
-        set_option(_ARENA_MAX, ARENAS)
+        set_option(_ARENA_MAX, 1)

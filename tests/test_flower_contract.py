@@ -165,7 +165,7 @@ def test_what_is_quicker_than_flower_itself_is_read_where_ours_is_put(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     executor = import_module("flwr.supercore.superexec.run_superexec")
-    look, chunk = QUICKER
+    look, chunk, _ = QUICKER
     monkeypatch.delenv(look, raising=False)
     monkeypatch.setenv(look, environment(tmp_path)[look])
     assert executor._get_task_poll_interval() == 0.1

@@ -6,12 +6,11 @@ for as long as they are good; the admin door wants the token.
 """
 
 import asyncio
-import gc
 import hmac
 import re
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -20,9 +19,10 @@ from threading import Lock
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.registry import Enrolment, Registry
+from server.superlink.requests import Requests
 from shared_model.errors import MtsunetError
 from shared_model.signing import AHEAD_SECONDS, BEHIND_SECONDS, CLOCK_REFUSED, verify_headers
 
@@ -34,15 +34,6 @@ PULL, PUSH = "/v1/fleet/pull-messages", "/v1/runtime/push-messages"
 """Where a site asks for messages, and where a run's process leaves some."""
 SITE = re.compile(r"/v1/site/.+")
 """Our own pages for enrolled sites (pages.py)."""
-PART = re.compile(r"/v1/(fleet|runtime)/(push|pull)-object")
-"""Requests with a part of a message: its bytes are copied several times on their way to and from the database."""
-PARTS_AT_ONCE, COLLECT_AFTER = 3, 4
-"""So many are worked on at a time, and after so many garbage is looked for: Flower's requests refer to themselves in
-circles, and would stay with their bytes until Python looks by itself."""
-PIECE = 1 << 18
-"""Bytes of an answer that are given to the connection at a time: it holds each several times over."""
-BODY_LIMIT = 32 << 20
-"""Bytes of a request; a message's largest part is 8 MiB."""
 
 
 class Refused(IntEnum):
@@ -102,29 +93,13 @@ class News:
 
 
 @dataclass
-class Turns:
-    """For requests with a part of a message, at both doors: memory does not grow with the sites that send or fetch."""
-
-    _free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARTS_AT_ONCE))
-    _taken: int = 0
-
-    async def take(self) -> Callable[[], None]:
-        """Wait for one; what is returned ends it."""
-        await self._free.acquire()
-        self._taken += 1
-        if self._taken % COLLECT_AFTER == 0:
-            gc.collect()
-        return self._free.release
-
-
-@dataclass
 class PublicDoor:
     """ASGI: the fleet API and our pages to enrolled sites, /health to all, 404 for the rest.
 
     Attributes:
         link: Flower's app.
         pages: our own pages; the site's name stands in scope["site"].
-        news, turns: shared with the admin door.
+        news, requests: shared with the admin door.
         arrived: called with an enrolment before it connects, in a thread of its own.
         clock: the present time.
     """
@@ -134,7 +109,7 @@ class PublicDoor:
     registry: Registry
     arrived: Callable[[Enrolment], None]
     news: News
-    turns: Turns = field(default_factory=Turns)
+    requests: Requests
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     memory: ReplayMemory = field(default_factory=ReplayMemory)
 
@@ -160,7 +135,7 @@ class PublicDoor:
             await run_in_threadpool(self.arrived, who)
         if scope["path"] == PULL:
             await self.news.wait(who.site)
-        await _handled(app, self.turns, {**scope, "site": who.site}, receive, send)
+        await self.requests.handle(app, {**scope, "site": who.site}, receive, send)
 
     def _identify(self, connection: HTTPConnection) -> Enrolment | Response:
         now = self.clock()
@@ -190,7 +165,7 @@ class AdminDoor:
     link: ASGIApp
     token: str
     news: News
-    turns: Turns = field(default_factory=Turns)
+    requests: Requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -201,7 +176,7 @@ class AdminDoor:
             if not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
                 await JSONResponse({"detail": "the admin token is needed"}, 401)(scope, receive, send)
                 return
-        await _handled(self.link, self.turns, scope, receive, send)
+        await self.requests.handle(self.link, scope, receive, send)
         if scope["path"] == PUSH:
             self.news.announce()
 
@@ -213,58 +188,3 @@ def refusal(status: int, code: Refused, words: str) -> Response:
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
-
-
-async def _handled(app: ASGIApp, turns: Turns, scope: Scope, receive: Receive, send: Send) -> None:
-    """Call an app with a body that is whole; its 500 becomes a 503 without a word of what went wrong, which Flower's
-    clients try again.
-
-    A 500 is a request that nobody should have made, or a database that was busy for too long; neither may end a client.
-    The body is read here, so that one without end never reaches the app. A part's turn begins when it is here, and ends
-    before the answer is sent: nobody waits for another's slow link.
-    """
-    status = 0
-    body = await _body(receive)
-    if body is None:
-        return
-    if len(body) > BODY_LIMIT:
-        await JSONResponse({"detail": "the request is too large"}, 413)(scope, receive, send)
-        return
-    whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-    del body
-
-    async def received() -> Message:
-        return whole.pop() if whole else await receive()
-
-    async def watching(message: Message) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            turn.close()
-            status = message["status"]
-        if status == 500:
-            return
-        left = memoryview(message.get("body", b""))
-        while len(left) > PIECE:
-            await send({**message, "body": bytes(left[:PIECE]), "more_body": True})
-            left = left[PIECE:]
-        await send({**message, "body": bytes(left)} if left else message)
-
-    with ExitStack() as turn:
-        if PART.fullmatch(scope["path"]):
-            turn.callback(await turns.take())
-        await app(scope, received, watching)
-    if status == 500:
-        await JSONResponse({"detail": "the request cannot be handled now"}, 503)(scope, receive, send)
-
-
-async def _body(receive: Receive) -> bytearray | None:
-    """A request's body, as far as the first piece beyond the limit; None where the client went away."""
-    body = bytearray()
-    while len(body) <= BODY_LIMIT:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        body += message.get("body", b"")
-        if not message.get("more_body", False):
-            break
-    return body

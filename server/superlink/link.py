@@ -17,6 +17,7 @@ from flwr.supercore import sql_mixin
 from flwr.supercore.constant import NodeStatus
 from flwr.supercore.corestate import sql_corestate
 from flwr.supercore.date import now
+from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.supercore.state.schema.corestate_models import ObjectPushSession, ObjectPushSessionRoot
 from flwr.supercore.state.schema.linkstate_models import MessageRes
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
@@ -114,6 +115,8 @@ def build(coordinator: Coordinator) -> Link:
         states = SqlLinkState
         states._cleanup_expired_task_tokens = _seldom(states._cleanup_expired_task_tokens)
         states.store_traffic = _uncounted
+        translation = ProtobufTranslationMiddleware
+        translation.dispatch = _forgotten(translation.dispatch)
     try:
         app = create_app(lifespan, SuperLinkLifespan)
         state = app.state.linkstate_factory.state()
@@ -141,6 +144,22 @@ def _seldom(clean: Callable[[Any], None]) -> Callable[[Any], None]:
 
 def _uncounted(state: Any, run_id: int, *, bytes_sent: int, bytes_recv: int) -> None:
     """Flower adds up a run's bytes, with a transaction for each part of a message; ours stand in its record."""
+
+
+def _forgotten(dispatch: Callable[..., Any]) -> Callable[..., Any]:
+    """Flower's requests refer to themselves in circles, and each would keep its bytes, a part of a message twice over,
+    until Python looks for garbage: here they go once it is answered.
+    """
+
+    @wraps(dispatch)
+    async def dispatched(self: Any, request: Any, call_next: Any) -> Any:
+        try:
+            return await dispatch(self, request, call_next)
+        finally:
+            request._body = b""
+            request.scope.get("state", {}).pop("protobuf_request", None)
+
+    return dispatched
 
 
 def _own_replies_alone(push: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,8 @@ import uvicorn
 
 from server.coordinator import FOLDER_VARIABLE, Coordinator
 from server.superlink import link, pages
-from server.superlink.guard import AdminDoor, News, PublicDoor, Turns
+from server.superlink.guard import AdminDoor, News, PublicDoor
+from server.superlink.requests import Requests
 from shared_model.errors import RunError
 from shared_model.flower_environment import answer_when_there_is_work, environment
 from shared_model.health import HealthServer
@@ -22,8 +23,8 @@ FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 STOP_SECONDS = 10.0
 LOCAL = "127.0.0.1"
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
-"""In the environment of a run's process: an array of more than 1 MiB goes back to the system once it is let go. Else
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
+"""In the environment of a run's process: an array of more than 4 MiB goes back to the system once it is let go. Else
 the allocator keeps such arrays in pieces that fit no other, and the process grows with the sites (docs/benchmarks.md).
 """
 
@@ -47,8 +48,8 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
     config = coordinator.config
     superlink = link.build(coordinator)
     site_pages = pages.build(coordinator.registry, superlink.online, coordinator.folder / "releases")
-    news, parts = News(), Turns()
-    door = PublicDoor(superlink.app, site_pages, coordinator.registry, superlink.arrived, news, parts)
+    news, requests = News(), Requests(coordinator.folder)
+    door = PublicDoor(superlink.app, site_pages, coordinator.registry, superlink.arrived, news, requests)
     public = _Listener(
         uvicorn.Config(
             door,
@@ -64,7 +65,7 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
     )
     admin = _Listener(
         uvicorn.Config(
-            AdminDoor(superlink.app, coordinator.token, news, parts),
+            AdminDoor(superlink.app, coordinator.token, news, requests),
             host=LOCAL,
             port=config.admin_port,
             lifespan="on",

@@ -1,11 +1,14 @@
-"""Parts of messages at the doors: few at a time, and nobody waits for another's slow link."""
+"""Parts of messages at the doors: few at a time, none in memory meanwhile, and nobody waits for another's slow link."""
 
 import asyncio
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from server.superlink.guard import PARTS_AT_ONCE, PIECE, AdminDoor, News
+from server.superlink.guard import AdminDoor, News
+from server.superlink.requests import PARTS_AT_ONCE, PIECE, Requests
 
 PATH = "/v1/runtime/push-object"
 SITES = 8
@@ -28,6 +31,10 @@ class App:
         await send({"type": "http.response.body", "body": bytes(message["body"])})
 
 
+def admin_door(app: Any, folder: Path) -> AdminDoor:
+    return AdminDoor(app, "token", News(), Requests(folder))
+
+
 async def ask(door: AdminDoor, body: bytes, path: str = PATH, link: asyncio.Event | None = None) -> list[bytes]:
     """The pieces of an answer; `link` lets the first of them through."""
     halves = [body[: len(body) // 2], body[len(body) // 2 :]]
@@ -48,16 +55,16 @@ async def ask(door: AdminDoor, body: bytes, path: str = PATH, link: asyncio.Even
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 3 * PIECE + 7])
-def test_bodies_arrive_whole_and_answers_leave_in_pieces(size: int) -> None:
+def test_bodies_arrive_whole_and_answers_leave_in_pieces(size: int, tmp_path: Path) -> None:
     body = bytes(index % 251 for index in range(size))
-    pieces = asyncio.run(ask(AdminDoor(App(), "token", News()), body))
+    pieces = asyncio.run(ask(admin_door(App(), tmp_path), body))
     assert b"".join(pieces) == body and all(len(piece) <= PIECE for piece in pieces)
 
 
 @pytest.mark.parametrize(("path", "most"), [(PATH, PARTS_AT_ONCE), ("/v1/runtime/push-messages", SITES)])
-def test_few_parts_are_worked_on_at_a_time(path: str, most: int) -> None:
+def test_few_parts_are_worked_on_at_a_time(path: str, most: int, tmp_path: Path) -> None:
     async def all_at_once() -> int:
-        door = AdminDoor(app := App(), "token", News())
+        door = admin_door(app := App(), tmp_path)
         answers = await asyncio.gather(*(ask(door, b"part", path) for _ in range(SITES)))
         assert answers == [[b"part"]] * SITES
         return app.most
@@ -65,9 +72,9 @@ def test_few_parts_are_worked_on_at_a_time(path: str, most: int) -> None:
     assert asyncio.run(all_at_once()) == most
 
 
-def test_those_whose_link_is_slow_hold_up_nobody() -> None:
+def test_those_whose_link_is_slow_hold_up_nobody(tmp_path: Path) -> None:
     async def with_slow_ones() -> None:
-        door, link = AdminDoor(App(), "token", News()), asyncio.Event()
+        door, link = admin_door(App(), tmp_path), asyncio.Event()
         slow = [asyncio.create_task(ask(door, b"slow", link=link)) for _ in range(PARTS_AT_ONCE)]
         assert await asyncio.wait_for(ask(door, b"quick"), 30) == [b"quick"]
         assert not any(task.done() for task in slow)
@@ -77,14 +84,63 @@ def test_those_whose_link_is_slow_hold_up_nobody() -> None:
     asyncio.run(with_slow_ones())
 
 
-def test_a_request_that_fails_ends_its_turn() -> None:
+def test_answers_to_those_whose_link_is_slow_are_not_in_memory(tmp_path: Path) -> None:
+    size = 8 << 20
+
+    class Large(App):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": bytes(size)})
+
+    waiting = 0
+
+    class Link(asyncio.Event):
+        async def wait(self) -> Any:
+            nonlocal waiting
+            waiting += 1
+            return await super().wait()
+
+    async def while_they_wait() -> int:
+        door, link = admin_door(Large(), tmp_path), Link()
+        tracemalloc.start()
+        slow = [asyncio.create_task(ask(door, b"", link=link)) for _ in range(SITES)]
+        while waiting < SITES:
+            await asyncio.sleep(0)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        link.set()
+        assert [sum(map(len, pieces)) for pieces in await asyncio.gather(*slow)] == [size] * SITES
+        return held
+
+    assert asyncio.run(while_they_wait()) < size
+
+
+def test_a_request_that_fails_ends_its_turn(tmp_path: Path) -> None:
     async def fails(scope: Any, receive: Any, send: Any) -> None:
         raise ValueError
 
     async def again() -> None:
-        door = AdminDoor(fails, "token", News())
+        door = admin_door(fails, tmp_path)
         for _ in range(PARTS_AT_ONCE + 1):
             with pytest.raises(ValueError):
                 await asyncio.wait_for(ask(door, b"part"), 30)
 
     asyncio.run(again())
+
+
+def test_where_the_disk_takes_no_body_a_client_is_asked_to_try_again(tmp_path: Path) -> None:
+    async def answered(body: bytes) -> int:
+        statuses = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            statuses.append(message.get("status"))
+
+        scope = {"type": "http", "path": PATH, "method": "POST", "headers": []}
+        await admin_door(App(), tmp_path / "gone")(scope, receive, send)
+        return int(statuses[0])
+
+    assert asyncio.run(answered(b"small")) == 200
+    assert asyncio.run(answered(bytes(PIECE + 1))) == 503

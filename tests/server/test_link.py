@@ -1,13 +1,17 @@
 """What the server adds to Flower's state, on a state of its own."""
 
 import asyncio
+import gc
 import sqlite3
 import time
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 
 from server.coordinator import CoordinatorConfig, init
@@ -47,6 +51,30 @@ def test_flowers_bookkeeping_is_done_once_a_second_and_a_runs_bytes_are_not_adde
     other = sqlite3.connect(made.folder / "link.db", timeout=0, isolation_level=None)
     other.execute("begin immediate")
     state.store_traffic(1, bytes_sent=5, bytes_recv=0)  # would wait for the other, and then miss the run
+
+
+def test_a_request_that_is_answered_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    """Not until Python looks for garbage, which it does not for long."""
+    made = init(tmp_path / "coordinator", CoordinatorConfig(names=("localhost",), port=8443, admin_port=8444))
+    body = PushObjectRequest(object_content=bytes(4 << 20)).SerializeToString()
+
+    async def held() -> int:
+        transport = httpx.ASGITransport(link.build(made).app)
+        headers = {"content-type": "application/protobuf"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            for number in range(9):
+                answer = await client.post("/v1/fleet/push-object", content=body, headers=headers)
+                assert answer.status_code == 401
+                if number == 0:
+                    tracemalloc.start()
+        return tracemalloc.get_traced_memory()[0]
+
+    gc.disable()
+    try:
+        assert asyncio.run(held()) < len(body)
+    finally:
+        gc.enable()
+        tracemalloc.stop()
 
 
 def test_a_site_that_asks_waits_for_news_and_gets_them_at_once() -> None:
