@@ -1,7 +1,7 @@
 """A whole prediction of one case against full-volume sliding windows of a stock SwinUNETR, and what cutting costs.
 
     python -m benchmarks.inference [CASE_FOLDER] --preset base --json inference.json
-    python -m benchmarks.inference --drift MODEL_FOLDER CASE_FOLDER ...
+    python -m benchmarks.inference --drift MODEL_FOLDER [--voxel-mm 3.5] CASE_FOLDER ...
 
 Ours is what `mtsunet-client predict` does once the case is read: windows over the brain's box alone, and the class
 heads at the tumour. The reference is MONAI's `sliding_window_inference` over the full volume. Both have the same
@@ -9,7 +9,8 @@ window, overlap 0.5 and Gaussian weights, and z-scored images in memory. CASE_FO
 without one a synthetic case of 240x240x155 voxels is made, whose brain has the size of a BraTS case's.
 
 `--drift` has a model, released or made by `mtsunet-simulate`, and labelled cases; it compares the Dice of its
-prediction with that of the same network over the full volume.
+prediction with that of the same network over the full volume. Beside it stands the reference's own drift: the Dice over
+the full volume with empty voxels before it, half a step of the windows on each axis, less that without them.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
 from monai.networks.nets import SwinUNETR
+from nibabel.processing import resample_to_output
 from torch import nn
 
 from benchmarks.tables import replace_table
@@ -68,6 +70,17 @@ def synthetic_case(folder: Path) -> Path:
     return place
 
 
+def resampled(case: Path, voxel_mm: float, folder: Path) -> Path:
+    """A case on voxels of another size, in a folder of its own: those that a model was trained with."""
+    place = folder / case.name
+    place.mkdir()
+    for file in case.glob("*.nii*"):
+        volume = nib.load(file)
+        order = 0 if "seg" in file.name else 1
+        nib.save(resample_to_output(volume, voxel_mm, order=order), place / file.name)
+    return place
+
+
 def uncut(case: LoadedCase) -> LoadedCase:
     """The case on its whole grid, z-scored as it is."""
     grid = case.grid
@@ -85,6 +98,18 @@ def uncut(case: LoadedCase) -> LoadedCase:
         regions=placed(case.regions[:]),
         centre=centre,
         grid=replace(grid, start=(0, 0, 0)),
+    )
+
+
+def moved(case: LoadedCase, voxels: tuple[int, int, int]) -> LoadedCase:
+    """The whole case behind so many empty voxels on each axis: the same volume under windows that lie elsewhere."""
+    whole = uncut(case)
+    before = [(0, 0), *((count, 0) for count in voxels)]
+    return replace(
+        whole,
+        image=np.pad(whole.image[:], before),
+        regions=np.pad(whole.regions[:], before),
+        centre=triple(np.add(whole.centre, voxels)),
     )
 
 
@@ -177,15 +202,18 @@ def drift(model: Path, folders: list[Path], device: str) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for folder in folders:
         case = load_case(read_case_folder(folder))
-        cases = {"ours": case, "full": uncut(case)}
+        first, second, third = (round(size * (1 - OVERLAP) / 2) for size in about.crop)
+        cases = {"ours": case, "full": uncut(case), "moved": moved(case, (first, second, third))}
         found = {way: predict(network, one, about.crop, about.tasks) for way, one in cases.items()}
         for index, region in enumerate(REGIONS):
             if case.region_known[index] and region.name in found["ours"].regions:
                 row = {way: dice(found[way].probabilities[index] > 0.5, cases[way].regions[index]) for way in cases}
-                rows.append({"case": case.id, "region": region.name, **row, "drift": row["ours"] - row["full"]})
+                drifts = {"drift": row["ours"] - row["full"], "own": row["moved"] - row["full"]}
+                rows.append({"case": case.id, "region": region.name, **row, **drifts})
     if not rows:
         raise SystemExit("no case has a segmentation of what the model knows")
-    return {"cases": rows, "greatest": max(abs(row["drift"]) for row in rows)}
+    greatest = {way: max(abs(row[way]) for row in rows) for way in ("drift", "own")}
+    return {"cases": rows, "greatest": greatest["drift"], "greatest_own": greatest["own"]}
 
 
 def _verdict(good: bool) -> str:
@@ -209,10 +237,15 @@ def table(row: dict[str, Any]) -> str:
 
 
 def drift_table(found: dict[str, Any]) -> str:
-    lines = ["| case | region | ours | full volume | drift |", "|---|---|---|---|---|"]
+    lines = ["| case | region | ours | full volume | drift | the full volume's own |", "|---|---|---|---|---|---|"]
     for row in found["cases"]:
-        values = f"{row['ours']:.4f} | {row['full']:.4f} | {row['drift']:+.4f}"
+        values = f"{row['ours']:.4f} | {row['full']:.4f} | {row['drift']:+.4f} | {row['own']:+.4f}"
         lines.append(f"| {row['case']} | {row['region']} | {values} |")
+    for name, of in (("mean", np.mean), ("mean without sign", lambda values: np.mean(np.abs(values)))):
+        for region in dict.fromkeys(row["region"] for row in found["cases"]):
+            rows = [row for row in found["cases"] if row["region"] == region]
+            drifts = (of([row[way] for row in rows]) for way in ("drift", "own"))
+            lines.append(f"| {name} | {region} | | | {' | '.join(format(value, '+.4f') for value in drifts)} |")
     return "\n".join(lines)
 
 
@@ -225,13 +258,19 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--drift", type=Path, metavar="MODEL_FOLDER", help="compare Dice in the place of time")
+    parser.add_argument("--voxel-mm", type=float, help="with --drift: bring the cases to voxels of this size first")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     given = parser.parse_args()
     if given.drift:
-        found = drift(given.drift, given.case, given.device)
+        with tempfile.TemporaryDirectory() as name:
+            folders = given.case
+            if given.voxel_mm:
+                folders = [resampled(folder, given.voxel_mm, Path(name)) for folder in folders]
+            found = drift(given.drift, folders, given.device)
         print(text := drift_table(found))
         replace_table(PAGE, "drift", text)
         print(f"greatest drift {found['greatest']:.4f}, at most {DRIFT:g}: {_verdict(found['greatest'] <= DRIFT)}")
+        print(f"the full volume's own, with windows elsewhere: {found['greatest_own']:.4f}")
     else:
         found = _timing(given)
         print(table(found))

@@ -9,7 +9,7 @@ answers/RUN/0004-<base digest>/   header.json, tensors.safetensors: what was sen
 
 import re
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -28,6 +28,7 @@ from shared_model.config import Plan
 from shared_model.errors import DataError, RefusedError, WireError
 from shared_model.metrics import Record
 from shared_model.parameters import Tensors
+from shared_model.process import beside
 
 
 class _Opened(Record):
@@ -135,10 +136,7 @@ class Answers:
         """Write weights beside what else the process does, for `keep` to put with the answer to them."""
         file = self._of_run(run) / ".base.safetensors"
         file.parent.mkdir(parents=True, exist_ok=True)
-        writer = ThreadPoolExecutor(1)
-        written = writer.submit(_save, file, base)
-        writer.shutdown(wait=False)
-        return written
+        return beside(_save, file, base)
 
     def keep(
         self,

@@ -6,7 +6,7 @@ is sent while it is committed: from what is spooled, and whose replies count, th
 
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from shared_model.config import Plan
 from shared_model.errors import RefusedError, RunError, WireError
 from shared_model.parameters import Tensors, digest
 from shared_model.parts import after_round
+from shared_model.process import beside
 
 
 @dataclass(frozen=True)
@@ -227,10 +228,7 @@ class Federation:
         record["error_down"] = lost if self.codec.changes else None
         told = change if self.codec.changes else None
         self._delivery = Delivery(model, sha, Change(told, current.base_digest, sites) if told is not None else None)
-        writer = ThreadPoolExecutor(1)
-        commit = writer.submit(self.store.commit, index, model, sha, sites, record, memory, told)
-        writer.shutdown(wait=False)
-        self._committing = commit, record
+        self._committing = beside(self.store.commit, index, model, sha, sites, record, memory, told), record
 
     def _missing(self, index: int) -> dict[str, str]:
         """Node -> site of those that have opened the run and whose answer to this round is still wanted."""

@@ -5,13 +5,17 @@ import gc
 import os
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import psutil
 from pydantic import Field
 
 from shared_model.config import Config
 
+T = TypeVar("T")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 TICK_SECONDS = 0.005
 """Half of what the system tells the start of a process by."""
@@ -101,6 +105,15 @@ def collect_often() -> None:
             gc.collect()
 
     threading.Thread(target=repeat, daemon=True).start()
+
+
+def beside(work: Callable[..., T], *given: Any) -> "Future[T]":
+    """Do something in a thread of its own while the caller goes on; what it raises comes with the result."""
+    thread = ThreadPoolExecutor(1)
+    try:
+        return thread.submit(work, *given)
+    finally:
+        thread.shutdown(wait=False)
 
 
 def allocate_together() -> None:
