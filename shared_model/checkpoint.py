@@ -6,6 +6,7 @@ Files hold no time and no host, so that equal weights are equal files.
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from shared_model.parameters import Tensors
 
 MODEL = "model.safetensors"
 MANIFEST = "manifest.json"
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How safetensors words an error of the system."""
 
 
 def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:
@@ -130,8 +133,17 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """The same without a wait for the disk: after a power cut the file may be torn."""
-    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+    """The same without a wait for the disk: after a power cut the file may be torn.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk.
+    """
+    try:
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+    except SafetensorError as error:
+        if (number := _OS_ERROR.search(str(error))) is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
 
 
 def read_tensors(path: Path) -> Tensors:
