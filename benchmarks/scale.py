@@ -100,7 +100,8 @@ def plot(outcomes: list[Outcome], path: Path) -> None:
     for axes in (seconds, memory):
         axes.set_xticks(places, names)
         axes.set_xlabel("sites")
-        axes.legend(fontsize=7, frameon=False)
+        axes.set_ylim(top=1.25 * axes.get_ylim()[1])
+        axes.legend(fontsize=7, frameon=False, ncols=2)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle("synthetic data", fontsize=8, x=0.99, ha="right")
     figure.savefig(path, dpi=110)

@@ -123,7 +123,7 @@ def round_cost(
     training = sum(sent - admitted[site]["evaluated"] for site, (_, sent) in spans.items())
     coordinator, worker = memory.largest(begun, committed)
     return RoundCost(
-        sending=first - begun,
+        sending=max(0.0, first - begun),  # a model is sent while it is committed
         evaluation=evaluation / memory.workers,
         training=training / memory.workers,
         carrying=last - first - (evaluation + training) / memory.workers,
