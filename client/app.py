@@ -22,7 +22,6 @@ from shared_model.config import SiteConfig
 from shared_model.errors import LackingError, RefusedError
 from shared_model.flower_message import content, pack, unpack
 from shared_model.parameters import Tensors
-from shared_model.process import end_with_parent
 
 REASON_LIMIT = 400
 UNREADABLE = 2
@@ -133,7 +132,6 @@ def client_app(config_of: Callable[[Context], SiteConfig]) -> ClientApp:
 
 def _hospital(context: Context) -> SiteConfig:
     """The config of the hospital whose process this is."""
-    end_with_parent()
     return load_site(Path(os.environ[SITE_VARIABLE]))
 
 

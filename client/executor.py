@@ -13,6 +13,8 @@ from typing import Any
 from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
 from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
 
+from shared_model.process import end_with_parent
+
 READ = ["client.app", "client.executor", "flwr.supernode.runtime.run_clientapp"]
 """What a process of a message need not read again, most of a second's work."""
 RETRY_SECONDS = (0.02, 0.2)
@@ -39,8 +41,9 @@ def work(address: str, token: str, parent: int) -> None:
     """Answer one message, as `flwr-clientapp` does; the node's API is on loopback.
 
     Args:
-        parent: the executor's process; without it, this one ends.
+        parent: the executor's process; without it, this one ends. The fork server lives as long as its children.
     """
+    end_with_parent(parent)  # from the first: it may wait for parts of the message from a node that is gone
     app: Any = import_module("flwr.supernode.runtime.run_clientapp")
     first, longest = RETRY_SECONDS
     pauses = {"initial_backoff": first, "backoff_cap": longest, "max_tries_per_object": None}

@@ -75,16 +75,17 @@ def _boot() -> str:
         return ""
 
 
-def end_with_parent() -> None:
-    """From now on end this process soon after the one that started it, whatever it waits for.
+def end_with_parent(other: int | None = None) -> None:
+    """From now on end this process soon after the one that started it, or after another, whatever it waits for.
 
     Flower's own watch comes first and lets go of what is open. But it raises its signal in a thread of its own, which
     wakes no main thread that waits for others: one that talks to a killed server would try for ever.
     """
     parent = os.getppid()
+    watched = None if other is None else Process.of(other)
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent and (watched is None or watched.lives()):
             time.sleep(LOOK_SECONDS)
         time.sleep(GRACE_SECONDS)
         os._exit(1)

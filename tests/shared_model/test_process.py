@@ -51,10 +51,10 @@ def test_a_clock_that_is_set_anew_ends_no_process(monkeypatch: pytest.MonkeyPatc
 
 
 CHILD = """
-import os, threading
+import os, sys, threading
 from shared_model import process
 process.GRACE_SECONDS = process.LOOK_SECONDS = 0.1
-process.end_with_parent()
+process.end_with_parent(*map(int, sys.argv[1:]))
 print(os.getpid(), flush=True)
 threading.Event().wait()
 """
@@ -73,6 +73,18 @@ def test_a_process_that_waits_ends_with_its_parent() -> None:
         assert time.monotonic() < end
         time.sleep(0.05)
     parent.communicate()
+
+
+def test_a_process_that_waits_ends_with_another_while_its_parent_lives() -> None:
+    """As a fork server does, which lives as long as those whom it forked."""
+    waits = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with (
+        subprocess.Popen(waits) as other,
+        subprocess.Popen([sys.executable, "-c", CHILD, str(other.pid)], stdout=subprocess.PIPE) as child,
+    ):
+        assert child.stdout is not None and int(child.stdout.readline()) == child.pid
+        other.kill()
+        assert child.wait(20) == 1
 
 
 def test_a_number_that_no_process_has_is_refused_where_a_file_names_it() -> None:
