@@ -28,10 +28,10 @@ from benchmarks.tables import replace_table
 from server.aggregation import build
 from server.rounds import Answer, Federation, Message
 from server.store import RunStore
-from server.superlink.serve import ALLOCATOR
 from shared_model import wire
 from shared_model.compression import CODECS, through
 from shared_model.config import Plan, parse_config
+from shared_model.flower_environment import ALLOCATOR
 from shared_model.flower_message import FORMAT, content, pack, unpack
 from shared_model.tasks import TASKS
 

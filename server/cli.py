@@ -71,6 +71,10 @@ def init(
 @app.command()
 def serve(folder: Folder = HERE) -> None:
     """Serve hospitals and this machine's other commands, until SIGTERM."""
+    from shared_model.flower_environment import ALLOCATOR, QUICKER
+    from shared_model.process import begin_again_with
+
+    begin_again_with(QUICKER | ALLOCATOR)
     import uvloop
 
     from server.certificates import RENEW_DAYS, days_left

@@ -8,6 +8,7 @@ admin.token            opens the admin port
 executor.secret        opens the runtime API to the executor
 sites.json             who is enrolled (registry.py)
 link.db                the SuperLink's state
+parts/                 parts of messages on their way
 flower/                Flower's own home
 runs/RUN/              one folder per run (store.py)
 releases/RUN/          released models

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -115,6 +116,14 @@ def beside(work: Callable[..., T], *given: Any) -> "Future[T]":
         return thread.submit(work, *given)
     finally:
         thread.shutdown(wait=False)
+
+
+def begin_again_with(settings: dict[str, str]) -> None:
+    """Start this program anew, as the same process, where its environment lacks one of these: the system's allocator
+    reads them when a program begins. What already stands there counts.
+    """
+    if settings.keys() - os.environ.keys():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], settings | os.environ)
 
 
 def allocate_together() -> None:

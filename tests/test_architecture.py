@@ -77,7 +77,7 @@ def test_there_are_files_to_check() -> None:
         ("httpx", ("client/connection.py", "server/superlink/control.py")),
         ("socket", ("client/join.py",)),
         ("starlette", ("server/superlink/",)),
-        ("sqlalchemy", ("server/superlink/link.py",)),
+        ("sqlalchemy", ("server/superlink/link.py", "server/superlink/objects.py")),
         ("uvicorn", ("server/superlink/serve.py",)),
         ("uvloop", ("server/cli.py",)),
     ],

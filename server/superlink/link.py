@@ -17,6 +17,7 @@ from flwr.supercore import sql_mixin
 from flwr.supercore.constant import NodeStatus
 from flwr.supercore.corestate import sql_corestate
 from flwr.supercore.date import now
+from flwr.supercore.object_store import object_store_factory
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.supercore.state.schema.corestate_models import ObjectPushSession, ObjectPushSessionRoot
 from flwr.supercore.state.schema.linkstate_models import MessageRes
@@ -32,16 +33,15 @@ from starlette.types import ASGIApp
 
 from server.coordinator import Coordinator
 from server.registry import Enrolment, Registry
+from server.superlink.objects import FileObjectStore
 from shared_model.errors import RunError
 
 PRAGMAS = {
-    "page_size": "65536",  # a model's parts are blobs of megabytes; takes effect in a new database
     "busy_timeout": "60000",  # Flower's own 5 s end a run where several sites push models to a slow disk
-    "wal_autocheckpoint": "4096",  # pages: a sync after 256 MiB, not after each part
     "mmap_size": "0",
-    "cache_size": "-2000",  # KiB, of each connection in the pool
+    "cache_size": "-256",  # KiB, of each connection in the pool; the system has the file in memory anyway
 }
-"""SQLite's settings where ours differ from Flower's; set first, since a page's size counts before the journal."""
+"""SQLite's settings where ours differ from Flower's."""
 CLEAN_SECONDS = 1.0
 """Between two looks for tasks without a heartbeat, which count as gone after minutes."""
 UPLOAD_SECONDS = 1800
@@ -81,8 +81,8 @@ def build(coordinator: Coordinator) -> Link:
     Raises:
         RunError: the state cannot be written, or is damaged.
     """
-    config = coordinator.config
-    sql_mixin.SQLITE_PRAGMAS = tuple((PRAGMAS | dict(sql_mixin.SQLITE_PRAGMAS) | PRAGMAS).items())
+    config, database = coordinator.config, coordinator.folder / "link.db"
+    sql_mixin.SQLITE_PRAGMAS = tuple((dict(sql_mixin.SQLITE_PRAGMAS) | PRAGMAS).items())
     lifespan = SuperLinkLifespanConfig(
         control_address="",
         health_server_address=None,
@@ -103,10 +103,11 @@ def build(coordinator: Coordinator) -> Link:
         ssl_ca_certfile=None,
         ssl_certfile=None,
         ssl_keyfile=None,
-        database=str(coordinator.folder / "link.db"),
+        database=str(database),
         isolation="process",
         runtime_dependency_install=False,
     )
+    object_store_factory.SqlObjectStore = FileObjectStore
     sql_corestate.OBJECT_PUSH_SESSION_TTL_SECONDS = UPLOAD_SECONDS
     if not hasattr(fleet_handlers.push_messages, "__wrapped__"):
         fleet_handlers.push_messages = _own_replies_alone(fleet_handlers.push_messages)
@@ -120,8 +121,8 @@ def build(coordinator: Coordinator) -> Link:
     try:
         app = create_app(lifespan, SuperLinkLifespan)
         state = app.state.linkstate_factory.state()
-    except DBAPIError as error:
-        what = f"{lifespan.database}: {error.orig}"
+    except (DBAPIError, OSError) as error:
+        what = f"{database}: {error.orig if isinstance(error, DBAPIError) else error.strerror}"
         raise RunError(what, "look at its rights and the disk's space, or restore it from a backup") from None
     return Link(app, coordinator.registry, state)
 

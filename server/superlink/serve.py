@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import uvicorn
+from anyio import to_thread
 
 from server.coordinator import FOLDER_VARIABLE, Coordinator
 from server.superlink import link, pages
 from server.superlink.guard import AdminDoor, News, PublicDoor
 from server.superlink.requests import Requests
 from shared_model.errors import RunError
-from shared_model.flower_environment import answer_when_there_is_work, environment
+from shared_model.flower_environment import ALLOCATOR, answer_when_there_is_work, environment
 from shared_model.health import HealthServer
 from shared_model.process import allocate_together, collect_often
 
@@ -23,10 +24,8 @@ FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 STOP_SECONDS = 10.0
 LOCAL = "127.0.0.1"
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
-"""In the environment of a run's process: an array of more than 4 MiB goes back to the system once it is let go. Else
-the allocator keeps such arrays in pieces that fit no other, and the process grows with the sites (docs/benchmarks.md).
-"""
+THREADS = 8
+"""So many requests are worked on at a time: SQLite has one writer, and more would wait, each with a connection."""
 
 
 class _Listener(uvicorn.Server):
@@ -44,6 +43,7 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
         RunError: a port cannot be used.
     """
     allocate_together()
+    to_thread.current_default_thread_limiter().total_tokens = THREADS
     answer_when_there_is_work()
     config = coordinator.config
     superlink = link.build(coordinator)

@@ -107,7 +107,7 @@ class Interrupted:
         """As docs/coordinator.md has it: without stopping, then whole, with the server stopped; it stays so."""
         folder = self.world.coordinator.folder
         subprocess.run(["sqlite3", "link.db", ".backup link.copy"], cwd=folder, check=True)
-        shutil.copytree(folder, self.hot, ignore=shutil.ignore_patterns("link.db*"))
+        shutil.copytree(folder, self.hot, ignore=shutil.ignore_patterns("link.db*", "parts"))
         (self.hot / "link.copy").rename(self.hot / "link.db")
         (folder / "link.copy").unlink()
         self.stop()

@@ -1,5 +1,6 @@
 """Whether a process that a file names still runs."""
 
+import os
 import subprocess
 import sys
 import time
@@ -91,3 +92,15 @@ def test_a_number_that_no_process_has_is_refused_where_a_file_names_it() -> None
     with pytest.raises(ValidationError):
         Process.model_validate_json('{"number": -1, "started": 0.0}')
     assert not Process(number=10**30, started=0.0).lives()
+
+
+def test_a_program_begins_again_with_what_its_environment_lacks_and_keeps_what_it_has() -> None:
+    program = (
+        "import os, sys; from shared_model.process import begin_again_with; print(os.getpid(), flush=True);"
+        "begin_again_with({'A_B_C': '1', 'D_E_F': '2'}); print(sys.argv, os.environ['A_B_C'], os.environ['D_E_F'])"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, "x y"], env=os.environ | {"D_E_F": "3"}, stdout=subprocess.PIPE, text=True
+    )
+    lines = child.communicate()[0].splitlines()
+    assert lines == [str(child.pid), str(child.pid), "['-c', 'x y'] 1 3"]
