@@ -1,15 +1,22 @@
-"""Resident memory of the processes that a way runs in, at its peak."""
+"""Resident memory of the processes that a way runs in, at its peak, as the system keeps it: no peak is too short.
 
+Reads /proc, which Linux alone has.
+"""
+
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
 MARK = "MTSUNET_BENCHMARK"
 """Name in the environment of every process that a way starts, set to the way's own name."""
 PAUSE_SECONDS = 0.1
+PRESENT_IS_PEAK = "5"
+"""Written to a process's clear_refs: its peak is from now on what it has now, man proc_pid_clear_refs."""
 SERVER, RUN, NODE = "server", "run's process", "site's node"
 KINDS = {
     "flwr-serverapp": RUN,
@@ -29,13 +36,14 @@ class Watch:
 
     Attributes:
         peaks: kind -> resident memory in bytes, the largest of the kind, since `begin` or from the first.
-        idle: kind -> the same at `begin`; a process that starts later is not there.
+        idle: kind -> what it was at `begin`; a process that starts later is not there.
     """
 
     mark: str
     peaks: dict[str, int] = field(default_factory=dict)
     idle: dict[str, int] = field(default_factory=dict)
-    _now: dict[str, int] = field(default_factory=dict)
+    _kinds: dict[psutil.Process, str | None] = field(default_factory=dict)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
@@ -50,27 +58,35 @@ class Watch:
 
     def begin(self) -> None:
         """Let what came before this moment not count."""
-        self.idle = dict(self._now)
-        self.peaks.clear()
+        with self._turn:
+            self.idle.clear()
+            for kind, process in self._processes():
+                Path(f"/proc/{process.pid}/clear_refs").write_text(PRESENT_IS_PEAK)
+                self.idle[kind] = max(self.idle.get(kind, 0), _peak(process))
+            self.peaks = dict(self.idle)
 
     def _watch(self) -> None:
-        kinds: dict[int, str | None] = {}
         while not self._stop.wait(PAUSE_SECONDS):
-            now: dict[str, int] = {}
-            for process in psutil.process_iter():
-                try:
-                    if process.pid not in kinds:
-                        kinds[process.pid] = self._kind(process)
-                    if kind := kinds[process.pid]:
-                        now[kind] = max(now.get(kind, 0), process.memory_info().rss)
-                except psutil.Error:
-                    continue
-            self._now = now
-            for kind, size in now.items():
-                self.peaks[kind] = max(self.peaks.get(kind, 0), size)
+            with self._turn:
+                for kind, process in self._processes():
+                    with suppress(OSError):  # it has ended
+                        self.peaks[kind] = max(self.peaks.get(kind, 0), _peak(process))
+
+    def _processes(self) -> Iterator[tuple[str, psutil.Process]]:
+        for process in psutil.process_iter():
+            if process not in self._kinds:
+                with suppress(psutil.Error):
+                    self._kinds[process] = self._kind(process)
+            if kind := self._kinds.get(process):
+                yield kind, process
 
     def _kind(self, process: psutil.Process) -> str | None:
         if process.environ().get(MARK) != self.mark:
             return None
         words = " ".join(process.cmdline())
         return next((kind for name, kind in KINDS.items() if name in words), None)
+
+
+def _peak(process: psutil.Process) -> int:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+    return int(found[1]) * 1024 if found else 0  # none once it has ended
