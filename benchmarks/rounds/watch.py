@@ -61,8 +61,9 @@ class Watch:
         with self._turn:
             self.idle.clear()
             for kind, process in self._processes():
-                Path(f"/proc/{process.pid}/clear_refs").write_text(PRESENT_IS_PEAK)
-                self.idle[kind] = max(self.idle.get(kind, 0), _peak(process))
+                with suppress(OSError):  # it has ended
+                    Path(f"/proc/{process.pid}/clear_refs").write_text(PRESENT_IS_PEAK)
+                    self.idle[kind] = max(self.idle.get(kind, 0), _peak(process))
             self.peaks = dict(self.idle)
 
     def _watch(self) -> None:
