@@ -42,6 +42,7 @@ PRAGMAS = {
     "cache_size": "-256",  # KiB, of each connection in the pool; the system has the file in memory anyway
 }
 """SQLite's settings where ours differ from Flower's."""
+REMEDY = "look at its rights and the disk's space, or restore it from a backup"
 CLEAN_SECONDS = 1.0
 """Between two looks for tasks without a heartbeat, which count as gone after minutes."""
 UPLOAD_SECONDS = 1800
@@ -121,9 +122,10 @@ def build(coordinator: Coordinator) -> Link:
     try:
         app = create_app(lifespan, SuperLinkLifespan)
         state = app.state.linkstate_factory.state()
-    except (DBAPIError, OSError) as error:
-        what = f"{database}: {error.orig if isinstance(error, DBAPIError) else error.strerror}"
-        raise RunError(what, "look at its rights and the disk's space, or restore it from a backup") from None
+    except DBAPIError as error:
+        raise RunError(f"{database}: {error.orig}", REMEDY) from None
+    except OSError as error:
+        raise RunError(f"{error.filename}: {error.strerror}", REMEDY) from None
     return Link(app, coordinator.registry, state)
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from server.coordinator import CoordinatorConfig, init
 from server.superlink import link
 from server.superlink.objects import LARGE, FileObjectStore
+from shared_model.errors import RunError
 
 STORES: dict[str, Callable[[str], SqlObjectStore]] = {"Flower's": SqlObjectStore, "files": FileObjectStore}
 
@@ -183,6 +184,13 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path) -> None:
     store = _opened(tmp_path)
     store.delete("../link.db")
     assert (tmp_path / "link.db").exists()
+
+
+def test_a_server_that_cannot_have_the_folder_says_which(tmp_path: Path) -> None:
+    made = init(tmp_path / "coordinator", CoordinatorConfig(names=("localhost",), port=8443, admin_port=8444))
+    (made.folder / "parts").touch()
+    with pytest.raises(RunError, match="coordinator/parts: File exists"):
+        link.build(made)
 
 
 def test_the_server_uses_it(tmp_path: Path) -> None:
