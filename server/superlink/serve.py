@@ -16,7 +16,7 @@ from server.superlink import link, pages
 from server.superlink.guard import AdminDoor, News, PublicDoor
 from server.superlink.requests import Requests
 from shared_model.errors import RunError
-from shared_model.flower_environment import ALLOCATOR, answer_when_there_is_work, environment
+from shared_model.flower_environment import answer_when_there_is_work, environment
 from shared_model.health import HealthServer
 from shared_model.process import allocate_together, collect_often
 
@@ -121,7 +121,7 @@ async def _supervise(coordinator: Coordinator, stop: asyncio.Event, say: Callabl
             *("--insecure", "--runtime-api-address", f"{LOCAL}:{coordinator.config.admin_port}"),
             *("--superexec-auth-secret-file", str(coordinator.secret_file)),
             *("--parent-pid", str(os.getpid())),
-            env=environment(coordinator.folder / "flower") | ALLOCATOR | {FOLDER_VARIABLE: str(coordinator.folder)},
+            env=environment(coordinator.folder / "flower") | {FOLDER_VARIABLE: str(coordinator.folder)},
         )
         ended = asyncio.create_task(process.wait())
         stopped = asyncio.create_task(stop.wait())
