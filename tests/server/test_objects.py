@@ -49,6 +49,13 @@ def _sent(store: ObjectStore, run: int, *sizes: int) -> tuple[str, dict[str, byt
     return tree.object_id, objects
 
 
+def _announced(store: ObjectStore) -> tuple[str, bytes]:
+    """Announce a record; the id and bytes of its large object."""
+    tree, objects = _message(3 * LARGE)
+    store.preregister(1, tree)
+    return max(objects.items(), key=lambda item: len(item[1]))
+
+
 @pytest.mark.parametrize("kind", STORES)
 def test_an_object_is_announced_then_there_then_gone(tmp_path: Path, kind: str) -> None:
     store = _opened(tmp_path, kind)
@@ -71,11 +78,9 @@ def test_an_object_is_announced_then_there_then_gone(tmp_path: Path, kind: str) 
 @pytest.mark.parametrize("kind", STORES)
 def test_bytes_that_are_not_the_announced_ones_are_refused(tmp_path: Path, kind: str) -> None:
     store = _opened(tmp_path, kind)
-    tree, objects = _message(3 * LARGE)
-    store.preregister(1, tree)
-    large = max(objects, key=lambda number: len(objects[number]))
+    large, content = _announced(store)
     with pytest.raises(ValueError, match="does not match"):
-        store.put(large, objects[large] + b"0")
+        store.put(large, content + b"0")
     assert store.get(large) == b""
 
 
@@ -149,11 +154,9 @@ def test_after_a_power_cut_an_object_without_its_bytes_can_be_sent_again(tmp_pat
 
 def test_a_file_that_was_never_announced_by_its_row_goes_at_the_next_start(tmp_path: Path) -> None:
     store = _opened(tmp_path)
-    tree, objects = _message(3 * LARGE)
-    store.preregister(1, tree)
-    large = max(objects, key=lambda number: len(objects[number]))
+    large, content = _announced(store)
     with pytest.raises(RuntimeError, match="cut off"), store.session():
-        store.put(large, objects[large])
+        store.put(large, content)
         raise RuntimeError("cut off")
     assert store.get(large) == b""
     assert _files(tmp_path) == {large}
@@ -163,12 +166,10 @@ def test_a_file_that_was_never_announced_by_its_row_goes_at_the_next_start(tmp_p
 
 def test_a_disk_that_takes_no_more_leaves_the_object_announced(tmp_path: Path) -> None:
     store = _opened(tmp_path)
-    tree, objects = _message(3 * LARGE)
-    store.preregister(1, tree)
-    large = max(objects, key=lambda number: len(objects[number]))
+    large, content = _announced(store)
     (tmp_path / "parts" / "incoming").mkdir()
     with pytest.raises(OSError, match="incoming"):
-        store.put(large, objects[large])
+        store.put(large, content)
     assert store.get(large) == b""
 
 
