@@ -1,6 +1,6 @@
 """Flower's objects, the parts of messages that are on their way: what is large lies in files beside the database.
 
-A blob goes through SQLite in several copies, and reaches the disk twice: a float32 round takes a seventh longer by it.
+A blob would go through SQLite in several copies, and reach the disk twice.
 """
 
 from pathlib import Path

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PART = re.compile(r"/v1/(fleet|runtime)/(push|pull)-object")
-"""Requests with a part of a message: its bytes are copied several times on their way to and from the database."""
+"""Requests with a part of a message: its bytes are copied several times on their way to and from the disk."""
 PARTS_AT_ONCE = 2
 """So many are worked on at a time, at both doors together."""
 PIECE = 1 << 16
