@@ -1,5 +1,6 @@
 """mtsunet-server: what a coordinator runs."""
 
+import asyncio
 import json
 import secrets
 import sys
@@ -75,8 +76,6 @@ def serve(folder: Folder = HERE) -> None:
     from shared_model.process import begin_again_with
 
     begin_again_with(QUICKER | ALLOCATOR)
-    import uvloop
-
     from server.certificates import RENEW_DAYS, days_left
     from server.superlink.serve import serve as run
 
@@ -84,7 +83,7 @@ def serve(folder: Folder = HERE) -> None:
     left = days_left(found.certificate)
     if left < RENEW_DAYS:
         _say(f"the certificate ends in {left:.0f} days; run: mtsunet-server renew")
-    uvloop.run(run(found, _say))
+    asyncio.run(run(found, _say))
 
 
 @app.command()

@@ -79,7 +79,6 @@ def test_there_are_files_to_check() -> None:
         ("starlette", ("server/superlink/",)),
         ("sqlalchemy", ("server/superlink/link.py", "server/superlink/objects.py")),
         ("uvicorn", ("server/superlink/serve.py",)),
-        ("uvloop", ("server/cli.py",)),
     ],
 )
 def test_a_package_is_imported_only_where_it_belongs(package: str, allowed: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ PART = re.compile(r"/v1/(fleet|runtime)/(push|pull)-object")
 """Requests with a part of a message: its bytes are copied several times on their way to and from the disk."""
 PARTS_AT_ONCE = 2
 """So many are worked on at a time, at both doors together."""
-PIECE = 1 << 16
+PIECE = 1 << 15
 """Bytes of a body that are in memory while others arrive, or leave."""
 BODY_LIMIT = 32 << 20
 """Bytes of a request; a message's largest part is 8 MiB."""

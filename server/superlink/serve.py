@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+from asyncio import sslproto
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from anyio import to_thread
 from server.coordinator import FOLDER_VARIABLE, Coordinator
 from server.superlink import link, pages
 from server.superlink.guard import AdminDoor, News, PublicDoor
-from server.superlink.requests import Requests
+from server.superlink.requests import PIECE, Requests
 from shared_model.errors import RunError
 from shared_model.flower_environment import answer_when_there_is_work, environment
 from shared_model.health import HealthServer
@@ -43,6 +44,7 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
         RunError: a port cannot be used.
     """
     allocate_together()
+    sslproto.SSLProtocol.max_size = PIECE  # each connection keeps a buffer of it, and OpenSSL two: at first 256 KiB
     to_thread.current_default_thread_limiter().total_tokens = THREADS
     answer_when_there_is_work()
     config = coordinator.config

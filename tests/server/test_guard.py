@@ -1,7 +1,9 @@
 """Parts of messages at the doors: few at a time, none in memory meanwhile, and nobody waits for another's slow link."""
 
 import asyncio
+import ssl
 import tracemalloc
+from asyncio import sslproto
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,17 @@ class App:
         self.now -= 1
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": bytes(message["body"])})
+
+
+def test_a_connections_buffer_is_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python does not document the attribute that `serve` sets, and another version may read another."""
+    monkeypatch.setattr(sslproto.SSLProtocol, "max_size", PIECE)
+
+    async def buffer() -> memoryview:
+        loop, context = asyncio.get_running_loop(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        return sslproto.SSLProtocol(loop, asyncio.Protocol(), context, None, server_side=True).get_buffer(-1)
+
+    assert len(asyncio.run(buffer())) == PIECE
 
 
 def admin_door(app: Any, folder: Path) -> AdminDoor:
