@@ -5,6 +5,7 @@ Reads /proc, which Linux alone has.
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ import psutil
 MARK = "MTSUNET_BENCHMARK"
 """Name in the environment of every process that a way starts, set to the way's own name."""
 PAUSE_SECONDS = 0.1
+SETTLED_SECONDS = 1.0
+"""Age at which a process is what it will be: at first it has the command line of the one that forked it."""
 PRESENT_IS_PEAK = "5"
 """Written to a process's clear_refs: its peak is from now on what it has now, man proc_pid_clear_refs."""
 SERVER, RUN, NODE = "server", "run's process", "site's node"
@@ -75,11 +78,13 @@ class Watch:
 
     def _processes(self) -> Iterator[tuple[str, psutil.Process]]:
         for process in psutil.process_iter():
-            if process not in self._kinds:
-                with suppress(psutil.Error):
-                    self._kinds[process] = self._kind(process)
-            if kind := self._kinds.get(process):
-                yield kind, process
+            with suppress(psutil.Error):
+                if process not in self._kinds:
+                    kind = self._kind(process)
+                    if kind or time.time() - process.create_time() > SETTLED_SECONDS:
+                        self._kinds[process] = kind
+            if found := self._kinds.get(process):
+                yield found, process
 
     def _kind(self, process: psutil.Process) -> str | None:
         if process.environ().get(MARK) != self.mark:
