@@ -78,13 +78,14 @@ class Watch:
 
     def _processes(self) -> Iterator[tuple[str, psutil.Process]]:
         for process in psutil.process_iter():
+            kind = self._kinds.get(process)
             with suppress(psutil.Error):
                 if process not in self._kinds:
                     kind = self._kind(process)
-                    if kind or time.time() - process.create_time() > SETTLED_SECONDS:
+                    if time.time() - process.create_time() > SETTLED_SECONDS:
                         self._kinds[process] = kind
-            if found := self._kinds.get(process):
-                yield found, process
+            if kind:
+                yield kind, process
 
     def _kind(self, process: psutil.Process) -> str | None:
         if process.environ().get(MARK) != self.mark:
