@@ -44,7 +44,7 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
         RunError: a port cannot be used.
     """
     allocate_together()
-    sslproto.SSLProtocol.max_size = PIECE  # each connection keeps a buffer of it, and OpenSSL two: at first 256 KiB
+    read_in_pieces()
     to_thread.current_default_thread_limiter().total_tokens = THREADS
     answer_when_there_is_work()
     config = coordinator.config
@@ -106,6 +106,13 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
             server.should_exit = True
             server.force_exit = not server.started
         await asyncio.wait(listeners.values(), timeout=STOP_SECONDS)
+
+
+def read_in_pieces() -> None:
+    """From now on a TLS connection keeps a buffer of one piece, and OpenSSL up to as much again for each direction;
+    Python's own are 256 KiB.
+    """
+    sslproto.SSLProtocol.max_size = PIECE
 
 
 async def _run(server: uvicorn.Server) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from server.superlink.guard import AdminDoor, News
 from server.superlink.requests import PARTS_AT_ONCE, PIECE, Requests
+from server.superlink.serve import read_in_pieces
 
 PATH = "/v1/runtime/push-object"
 SITES = 8
@@ -31,17 +32,6 @@ class App:
         self.now -= 1
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": bytes(message["body"])})
-
-
-def test_a_connections_buffer_is_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python does not document the attribute that `serve` sets, and another version may read another."""
-    monkeypatch.setattr(sslproto.SSLProtocol, "max_size", PIECE)
-
-    async def buffer() -> memoryview:
-        loop, context = asyncio.get_running_loop(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        return sslproto.SSLProtocol(loop, asyncio.Protocol(), context, None, server_side=True).get_buffer(-1)
-
-    assert len(asyncio.run(buffer())) == PIECE
 
 
 def admin_door(app: Any, folder: Path) -> AdminDoor:
@@ -157,3 +147,15 @@ def test_where_the_disk_takes_no_body_a_client_is_asked_to_try_again(tmp_path: P
 
     assert asyncio.run(answered(b"small")) == 200
     assert asyncio.run(answered(bytes(PIECE + 1))) == 503
+
+
+def test_a_connections_buffer_is_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python does not document the attribute that this sets, and another version may read another."""
+    monkeypatch.setattr(sslproto.SSLProtocol, "max_size", sslproto.SSLProtocol.max_size)
+    read_in_pieces()
+
+    async def buffer() -> memoryview:
+        loop, context = asyncio.get_running_loop(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        return sslproto.SSLProtocol(loop, asyncio.Protocol(), context, None, server_side=True).get_buffer(-1)
+
+    assert len(asyncio.run(buffer())) == PIECE
