@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from asyncio import sslproto
+from asyncio import constants, sslproto
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -109,10 +109,12 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
 
 
 def read_in_pieces() -> None:
-    """From now on a TLS connection keeps a buffer of one piece, and OpenSSL up to as much again for each direction;
-    Python's own are 256 KiB.
+    """From now on a TLS connection reads one piece at a time, and two wait for who is slow: what once waited there for
+    either direction OpenSSL keeps as long as the connection lasts. Python's own are 256 KiB, and 512 to a slow client.
     """
     sslproto.SSLProtocol.max_size = PIECE
+    for direction in ("READ", "WRITE"):
+        setattr(constants, f"FLOW_CONTROL_HIGH_WATER_SSL_{direction}", 2 * PIECE >> 10)
 
 
 async def _run(server: uvicorn.Server) -> None:

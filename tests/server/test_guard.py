@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import tracemalloc
-from asyncio import sslproto
+from asyncio import constants, sslproto
 from pathlib import Path
 from typing import Any
 
@@ -149,13 +149,22 @@ def test_where_the_disk_takes_no_body_a_client_is_asked_to_try_again(tmp_path: P
     assert asyncio.run(answered(bytes(PIECE + 1))) == 503
 
 
-def test_a_connections_buffer_is_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python does not document the attribute that this sets, and another version may read another."""
+def test_of_a_connection_few_pieces_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python does not document what this sets, and another version may read something else."""
     monkeypatch.setattr(sslproto.SSLProtocol, "max_size", sslproto.SSLProtocol.max_size)
+    for direction in ("READ", "WRITE"):
+        name = f"FLOW_CONTROL_HIGH_WATER_SSL_{direction}"
+        monkeypatch.setattr(constants, name, getattr(constants, name))
     read_in_pieces()
 
-    async def buffer() -> memoryview:
+    async def sizes() -> tuple[int, int, int]:
         loop, context = asyncio.get_running_loop(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        return sslproto.SSLProtocol(loop, asyncio.Protocol(), context, None, server_side=True).get_buffer(-1)
+        protocol = sslproto.SSLProtocol(loop, asyncio.Protocol(), context, None, server_side=True)
+        transport: Any = protocol._get_app_transport()
+        return (
+            len(protocol.get_buffer(-1)),
+            transport.get_read_buffer_limits()[1],
+            transport.get_write_buffer_limits()[1],
+        )
 
-    assert len(asyncio.run(buffer())) == PIECE
+    assert asyncio.run(sizes()) == (PIECE, 2 * PIECE, 2 * PIECE)
