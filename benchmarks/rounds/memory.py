@@ -44,13 +44,13 @@ def table(rows: Sequence[tuple[str, int, dict[str, float]]]) -> str:
         f"Preset {PRESET} ({MODEL_GB * 1e3:.0f} MB), the largest process of its kind. Up to {REAL} sites are real "
         f"clients, with {ROUNDS} rounds; more are senders over the fleet API, with one.",
         "",
-        "| compression | sites | server idle, GB | above idle, GB | in models | run's process, GB | in models |",
+        "| compression | sites | server idle, MB | above idle, MB | in models | run's process, GB | in models |",
         "|---|---|---|---|---|---|---|",
     ]
     for compression, sites, found in rows:
         above, run = found["above"], found["run"]
         lines.append(
-            f"| {compression} | {sites} | {found['idle']:.2f} | {above:.2f} | {above / MODEL_GB:.1f} "
+            f"| {compression} | {sites} | {found['idle'] * 1e3:.0f} | {above * 1e3:.0f} | {above / MODEL_GB:.2f} "
             f"| {run:.2f} | {run / MODEL_GB:.1f} |"
         )
     return "\n".join(lines)
