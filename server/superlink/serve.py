@@ -44,7 +44,7 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
         RunError: a port cannot be used.
     """
     allocate_together()
-    read_in_pieces()
+    keep_few_pieces()
     to_thread.current_default_thread_limiter().total_tokens = THREADS
     answer_when_there_is_work()
     config = coordinator.config
@@ -108,7 +108,7 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
         await asyncio.wait(listeners.values(), timeout=STOP_SECONDS)
 
 
-def read_in_pieces() -> None:
+def keep_few_pieces() -> None:
     """From now on a TLS connection reads one piece at a time, and two wait for who is slow: what once waited there for
     either direction OpenSSL keeps as long as the connection lasts. Python's own are 256 KiB, and 512 to a slow client.
     """

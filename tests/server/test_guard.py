@@ -11,7 +11,7 @@ import pytest
 
 from server.superlink.guard import AdminDoor, News
 from server.superlink.requests import PARTS_AT_ONCE, PIECE, Requests
-from server.superlink.serve import read_in_pieces
+from server.superlink.serve import keep_few_pieces
 
 PATH = "/v1/runtime/push-object"
 SITES = 8
@@ -155,7 +155,7 @@ def test_of_a_connection_few_pieces_are_in_memory(monkeypatch: pytest.MonkeyPatc
     for direction in ("READ", "WRITE"):
         name = f"FLOW_CONTROL_HIGH_WATER_SSL_{direction}"
         monkeypatch.setattr(constants, name, getattr(constants, name))
-    read_in_pieces()
+    keep_few_pieces()
 
     async def sizes() -> tuple[int, int, int]:
         loop, context = asyncio.get_running_loop(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
