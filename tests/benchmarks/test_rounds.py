@@ -101,7 +101,7 @@ def _until(true: Callable[[], bool]) -> None:
 
 def test_memory_is_told_in_models_too() -> None:
     text = memory.table([("int8", 4, {"idle": 0.3, "above": 0.5, "run": 1.0})])
-    assert "| int8 | 4 | 0.30 | 0.50 | 2.0 | 1.00 | 4.0 |" in text
+    assert "| int8 | 4 | 300 | 500 | 2.00 | 1.00 | 4.0 |" in text
 
 
 def test_a_rounds_bytes_are_those_of_its_time() -> None:
