@@ -1,4 +1,4 @@
-"""What passes a door: bodies come whole, few parts of messages are worked on at a time, and what waits lies on disk."""
+"""What passes a door: bodies come whole, parts of messages are worked on one at a time, and what waits lies on disk."""
 
 import asyncio
 import re
@@ -11,8 +11,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PART = re.compile(r"/v1/(fleet|runtime)/(push|pull)-object")
 """Requests with a part of a message: its bytes are copied several times on their way to and from the disk."""
-PARTS_AT_ONCE = 2
-"""So many are worked on at a time, at both doors together."""
 PIECE = 1 << 15
 """Bytes of a body that are in memory while others arrive, or leave."""
 BODY_LIMIT = 32 << 20
@@ -29,7 +27,7 @@ class Requests:
     """
 
     folder: Path
-    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARTS_AT_ONCE))
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def handle(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Call an app with a body that is whole; its 500 becomes a 503 without a word of what went wrong, which
@@ -64,7 +62,7 @@ class Requests:
                 else:
                     answer.write(message.get("body", b""))
 
-            async with self._turns:
+            async with self._turn:
                 await app(scope, receive, keep)
             if not start:  # the client went away
                 return True
