@@ -17,8 +17,8 @@ QUICKER = {
 }
 """Where Flower's own settings, 1 s and 5 MiB, or the system's cost a round seconds; what already stands in the
 environment counts."""
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
-"""In the environment of the server, and so of a run's process: an array, or a part of a message, of more than 4 MiB
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+"""In the environment of the server, and so of a run's process: an array, or a part of a message, of more than 1 MiB
 goes back to the system once it is let go. Else the allocator keeps such memory in pieces that fit no other, and the
 process grows with the sites (docs/benchmarks.md).
 """

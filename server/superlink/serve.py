@@ -109,12 +109,12 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
 
 
 def keep_few_pieces() -> None:
-    """From now on a TLS connection reads one piece at a time, and two wait for who is slow: what once waited there for
+    """From now on a TLS connection reads one piece at a time, and one waits for who is slow: what once waited there for
     either direction OpenSSL keeps as long as the connection lasts. Python's own are 256 KiB, and 512 to a slow client.
     """
     sslproto.SSLProtocol.max_size = PIECE
     for direction in ("READ", "WRITE"):
-        setattr(constants, f"FLOW_CONTROL_HIGH_WATER_SSL_{direction}", 2 * PIECE >> 10)
+        setattr(constants, f"FLOW_CONTROL_HIGH_WATER_SSL_{direction}", PIECE >> 10)
 
 
 async def _run(server: uvicorn.Server) -> None:

@@ -167,4 +167,4 @@ def test_of_a_connection_few_pieces_are_in_memory(monkeypatch: pytest.MonkeyPatc
             transport.get_write_buffer_limits()[1],
         )
 
-    assert asyncio.run(sizes()) == (PIECE, 2 * PIECE, 2 * PIECE)
+    assert asyncio.run(sizes()) == (PIECE, PIECE, PIECE)
