@@ -242,12 +242,13 @@ def check(
 ) -> None:
     """Look at data, machine and network before training: exit 0 clean, 1 warnings with --strict, 2 errors."""
     from client.config import load_site
+
+    config = load_site(site)  # before torch is read, which takes seconds: a mistake is told at once
     from client.data.checks import check_site
     from client.data.reading import read
     from client.data.sheet import write_sheet
     from client.preflight import declared, machine, network
 
-    config = load_site(site)
     with _bar() as progress:
         looking = progress.add_task("cases", total=None)
         report = check_site(config, lambda done, total: progress.update(looking, completed=done, total=total))
@@ -285,13 +286,13 @@ def prepare(
     processes: Annotated[int, typer.Option(min=1, help="Cases at the same time.")] = max(1, (os.cpu_count() or 2) // 2),
 ) -> None:
     """Bring scans to one grid of 1 mm without skulls: from `raw` in the config to `data`. Goes on where it was."""
+    from client.config import load_site
+
+    config = load_site(site)
     try:
         from client.data.preparation.prepare import prepare_site
     except ModuleNotFoundError as error:
         raise ConfigError(f"the package {error.name} is missing", "install federated-mtsunet[prepare]") from None
-    from client.config import load_site
-
-    config = load_site(site)
     with _bar() as progress:
         task = progress.add_task("cases", total=None)
         findings = prepare_site(

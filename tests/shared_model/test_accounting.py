@@ -84,7 +84,7 @@ EVENTS = st.builds(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(EVENTS, st.sampled_from(["prv", "rdp"]))
 def test_more_steps_less_noise_or_a_larger_rate_never_lowers_epsilon(event: Steps, accountant: str) -> None:
     before = epsilon([event], DELTA, accountant)
@@ -96,7 +96,7 @@ def test_more_steps_less_noise_or_a_larger_rate_never_lowers_epsilon(event: Step
         assert epsilon([event.model_copy(update=change)], DELTA, accountant) >= before * (1 - 1e-6)
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(st.lists(EVENTS, min_size=2, max_size=3))
 def test_events_count_together_whatever_their_order(events: list[Steps]) -> None:
     whole = epsilon(events, DELTA)
