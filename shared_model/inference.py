@@ -7,11 +7,11 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
 from scipy import ndimage
 from torch import nn
 
 from shared_model.crops import crop_slices
+from shared_model.monai_parts import sliding_window_inference
 from shared_model.network import MTSUNet
 from shared_model.tasks import REGIONS
 

@@ -60,7 +60,7 @@ def test_there_are_files_to_check() -> None:
         ("ray", ()),
         ("opacus", ("client/privacy/", "shared_model/accounting.py")),
         ("grpc", ("shared_model/health.py",)),
-        ("monai", ("shared_model/network/", "shared_model/inference.py", "client/data/")),
+        ("monai", ("shared_model/monai_parts.py",)),
         ("client", ("client/", "server/simulation/")),
         ("server", ("server/",)),
         ("nilearn", ("client/data/phantom/", "client/data/preparation/registration.py")),

@@ -7,11 +7,11 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from monai.transforms import Compose, RandFlip, RandScaleIntensity, RandShiftIntensity
 
 from client.data.loading import Crop, LoadedCase, Volume
 from shared_model.crops import crop_slices
 from shared_model.losses import Targets
+from shared_model.monai_parts import Compose, RandFlip, RandScaleIntensity, RandShiftIntensity
 from shared_model.tasks import MISSING, MODALITIES
 
 T = TypeVar("T")

@@ -14,8 +14,6 @@ from typing import Any, Protocol
 
 import nibabel as nib
 import numpy as np
-from monai.transforms import NormalizeIntensity
-from monai.transforms.utils import generate_spatial_bounding_box
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
@@ -23,6 +21,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from client.data.cases import Case, MaskValues
 from shared_model.errors import DataError
+from shared_model.monai_parts import NormalizeIntensity, generate_spatial_bounding_box
 from shared_model.tasks import CLASSES, MODALITIES, REGIONS
 
 PREPROCESSING = 2

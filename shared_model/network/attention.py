@@ -7,10 +7,11 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from monai.networks.nets.swin_unetr import BasicLayer, get_window_size
-from monai.networks.nets.swin_unetr import WindowAttention as StockAttention
 from torch import nn
 from torch.nn import functional as F
+
+from shared_model.monai_parts import BasicLayer, get_window_size
+from shared_model.monai_parts import WindowAttention as StockAttention
 
 BLOCKED = -100.0
 """What MONAI adds to the score of two tokens that a shift alone put into one window."""

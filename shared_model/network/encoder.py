@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from monai.networks.nets.swin_unetr import PatchMerging, SwinUNETR
 
+from shared_model.monai_parts import PatchMerging, SwinUNETR
 from shared_model.network.attention import Stage
 from shared_model.tasks import MODALITIES
 
