@@ -1,7 +1,9 @@
 """A round over loopback with TLS and SQLite, two sites and a step of two seconds: ours with each way to carry an
 update, stock Flower FedAvg and NVIDIA FLARE, all in one run; and what a round costs without model and step.
 
-    python -m benchmarks.rounds [--rounds 4] [--only WAY ...] [--flare COMMAND] [--json FILE]
+    python -m benchmarks.rounds [--rounds 4] [--turns 1] [--only WAY ...] [--flare COMMAND] [--json FILE]
+
+A machine's speed changes within minutes: with several turns all ways run one after another, again and again.
 
 COMMAND is given CLIENTS, --params and --rounds, runs NVIDIA FLARE, and prints `round N: ... SECONDS s` for each round;
 without it that way is left out. The tables go into docs/benchmarks.md, but not with --only or another --preset.
@@ -15,7 +17,7 @@ import shlex
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,13 +109,16 @@ def run_flare(command: list[str], rounds: int, weights: int) -> list[Span]:
     return [Span(0.0, float(seconds)) for seconds in LINE.findall(done.stdout)]
 
 
-def report(results: Mapping[str, Result], rounds: int, preset: str) -> str:
-    """A table of the whole rounds, and one of what a round costs by itself."""
-    whole = {key: (WAYS[key].name, result) for key, result in results.items() if not WAYS[key].fixed}
+def report(results: Mapping[str, Sequence[Result]], rounds: int, preset: str) -> str:
+    """A table of the whole rounds, and one of what a round costs by itself, from the turns of each way."""
+    turns = max(len(found) for found in results.values())
+    by_turns = f", {turns} turns" if turns > 1 else ""
+    date = time.strftime("%d %B %Y").lstrip("0")
+    whole = {key: (WAYS[key].name, found) for key, found in results.items() if not WAYS[key].fixed}
     fixed = {key.removeprefix("fixed-"): (WAYS[key].name, results[key]) for key in results if WAYS[key].fixed}
     texts = {
         f"{len(SITES)} sites, preset {preset} ({WEIGHTS[preset]:,} weights), a step of {STEP_SECONDS:g} s; medians of "
-        f"rounds 2 to {rounds}, {time.strftime('%d %B %Y').lstrip('0')}. Bytes are a site's, in a round.": whole,
+        f"rounds 2 to {rounds}{by_turns}, {date}. Bytes are a site's, in a round.": whole,
         f"What a round costs by itself: preset tiny ({WEIGHTS['tiny']:,} weights), no step.": fixed,
     }
     return "\n\n".join(f"{title}\n\n{table(rows)}" for title, rows in texts.items() if rows)
@@ -122,6 +127,7 @@ def report(results: Mapping[str, Result], rounds: int, preset: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=4, help="at least 2")
+    parser.add_argument("--turns", type=int, default=1, help="at least 1")
     parser.add_argument("--preset", choices=list(WEIGHTS), default=PRESET)
     parser.add_argument("--only", nargs="+", choices=list(WAYS))
     parser.add_argument("--flare", type=shlex.split, metavar="COMMAND", default=[])
@@ -129,18 +135,23 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.rounds < 2:
         parser.error("--rounds: the first one does not count, so at least 2")
+    if arguments.turns < 1:
+        parser.error("--turns: at least 1")
     if FLARE in (arguments.only or ()) and not arguments.flare:
         parser.error("--flare: missing, that way runs this command")
-    results = {}
-    for key in arguments.only or [key for key in WAYS if key != FLARE or arguments.flare]:
-        results[key] = measure(key, arguments.rounds, arguments.preset, arguments.flare)
-        print(json.dumps({key: asdict(results[key])}), flush=True)
+    keys = arguments.only or [key for key in WAYS if key != FLARE or arguments.flare]
+    results: dict[str, list[Result]] = {key: [] for key in keys}
+    for key in keys * arguments.turns:
+        results[key].append(measure(key, arguments.rounds, arguments.preset, arguments.flare))
+        print(json.dumps({key: asdict(results[key][-1])}), flush=True)
     text = report(results, arguments.rounds, arguments.preset)
     print(text)
     if not arguments.only and arguments.preset == PRESET:
         replace_table(ROOT / "docs" / "benchmarks.md", "rounds", text)
     if arguments.json:
-        arguments.json.write_text(json.dumps({key: asdict(result) for key, result in results.items()}, indent=2) + "\n")
+        arguments.json.write_text(
+            json.dumps({key: [asdict(turn) for turn in found] for key, found in results.items()}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ FLOWER, FLARE = "flower", "flare"
 
 @dataclass(frozen=True)
 class Result:
-    """A way's rounds.
+    """A way's rounds, in one turn.
 
     Attributes:
         seconds: of each round.
@@ -33,25 +33,38 @@ class Result:
         return cls(seconds, [down for down, _ in bytes_of], [up for _, up in bytes_of], peaks)
 
 
-def table(rows: Mapping[str, tuple[str, Result]]) -> str:
-    """A line for each way, key -> (name, result), with its ratio to those of the keys `flower` and `flare`."""
+def table(rows: Mapping[str, tuple[str, Sequence[Result]]]) -> str:
+    """A line for each way, key -> (name, its turns), with its ratio to those of the keys `flower` and `flare`.
+
+    A ratio is taken within each turn; told are the median, and the least and largest.
+    """
     lines = [
         "| | seconds | to Flower | to FLARE | down, MB | up, MB | server, GB | run's process, GB | site's node, GB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, result in rows.values():
-        ratios = (_ratio(result, rows[key][1]) if key in rows else "–" for key in (FLOWER, FLARE))
-        sent = (f"{later(values) / 1e6:.1f}" if values else "–" for values in (result.down, result.up))
-        memory = (f"{result.peaks[kind] / 1e9:.2f}" if kind in result.peaks else "–" for kind in (SERVER, RUN, NODE))
-        cells = (name, f"{later(result.seconds):.1f}", *ratios, *sent, *memory)
+    for name, turns in rows.values():
+        ratios = (_ratio(turns, rows[key][1]) if key in rows else "–" for key in (FLOWER, FLARE))
+        sent = (_megabytes([turn.down for turn in turns]), _megabytes([turn.up for turn in turns]))
+        memory = (_gigabytes([turn.peaks.get(kind, 0) for turn in turns]) for kind in (SERVER, RUN, NODE))
+        cells = (name, f"{later([turn.seconds for turn in turns]):.1f}", *ratios, *sent, *memory)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _ratio(result: Result, other: Result) -> str:
-    return f"{later(result.seconds) / later(other.seconds):.2f}"
+def _ratio(turns: Sequence[Result], others: Sequence[Result]) -> str:
+    ratios = [later([own.seconds]) / later([other.seconds]) for own, other in zip(turns, others, strict=True)]
+    between = f" ({min(ratios):.2f}–{max(ratios):.2f})" if len(ratios) > 1 else ""
+    return f"{median(ratios):.2f}{between}"
 
 
-def later(values: Sequence[float]) -> float:
-    """The median without the first round, which lacks what a site already holds in all others."""
-    return median(values[1:])
+def _megabytes(turns: Sequence[Sequence[float]]) -> str:
+    return f"{later(turns) / 1e6:.1f}" if all(turns) else "–"
+
+
+def _gigabytes(peaks: Sequence[int]) -> str:
+    return f"{max(peaks) / 1e9:.2f}" if any(peaks) else "–"
+
+
+def later(turns: Sequence[Sequence[float]]) -> float:
+    """The median without each turn's first round, which lacks what a site already holds in all others."""
+    return median(value for turn in turns for value in turn[1:])

@@ -52,11 +52,11 @@ def result(*seconds: float, down: float = 0.0, up: float = 0.0) -> Result:
 def test_the_table_tells_medians_without_the_first_round_and_ratios() -> None:
     flare = Result([99.0, 8.0, 8.0], [], [], {SERVER: 2_110_000_000, NODE: 790_000_000})
     results = {
-        "none": result(10.0, 12.0, 30.0, down=250e6, up=251e6),
-        "flower": result(24.0, 24.0, 25.0, down=260e6, up=261e6),
-        "flare": flare,
-        "fixed": result(5.0),
-        "fixed-flower": result(12.5),
+        "none": [result(10.0, 12.0, 30.0, down=250e6, up=251e6)],
+        "flower": [result(24.0, 24.0, 25.0, down=260e6, up=261e6)],
+        "flare": [flare],
+        "fixed": [result(5.0)],
+        "fixed-flower": [result(12.5)],
     }
     lines = report(results, 4, "base").splitlines()
     assert "| ours, float32 | 12.0 | 0.50 | 1.50 | 250.0 | 251.0 | 0.80 | 1.90 | 0.97 |" in lines
@@ -64,6 +64,17 @@ def test_the_table_tells_medians_without_the_first_round_and_ratios() -> None:
     assert "| NVIDIA FLARE FedAvg | 8.0 | 0.33 | 1.00 | – | – | 2.11 | – | 0.79 |" in lines
     assert "| ours | 5.0 | 0.40 | – | 0.0 | 0.0 | 0.80 | 1.90 | 0.97 |" in lines
     assert set(results) <= set(WAYS)
+
+
+def test_ratios_are_taken_within_a_turn() -> None:
+    """The machine of the second turn is half as fast, that of the third as the first."""
+    results = {
+        "int8": [result(4.0, 4.0, 5.0, up=10e6), result(10.0, 8.0, 8.0, up=10e6), result(3.0, 3.0, 3.0, up=10e6)],
+        "flower": [result(10.0, 10.0), result(20.0, 20.0), result(10.0, 10.0)],
+    }
+    text = report(results, 4, "base")
+    assert "| ours, int8 | 4.0 | 0.40 (0.30–0.40) | – | 0.0 | 10.0 | 0.80 | 1.90 | 0.97 |" in text.splitlines()
+    assert "medians of rounds 2 to 4, 3 turns, " in text
 
 
 def test_memory_counts_from_the_beginning_that_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
