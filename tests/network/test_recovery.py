@@ -16,6 +16,8 @@ from shared_model.signing import read_site_key
 from tests.network.interrupted import DONE, PLAN, Interrupted
 from tests.network.world import output_of, wait_for
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def finished(federation: Interrupted) -> Interrupted:

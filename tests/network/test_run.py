@@ -255,7 +255,9 @@ def test_a_second_run_meets_a_leak_a_cut_log_and_a_plan_that_waits(world: World,
     """The canary is found where a build leaks it; the coordinator notices a cut audit log; approval is waited for."""
     alder, birch, cedar = (one for one in world.running if one.log.stem in ("alder", "birch", "cedar"))
     for one in (alder, birch, cedar):
-        assert one.stop() == 0, one.said
+        one.process.terminate()
+    for one in (alder, birch, cedar):
+        assert one.ends() == 0, one.said
     (world.folder / "leak").mkdir()
     (world.folder / "leak" / "sitecustomize.py").write_text(LEAKY)
     world.join(world.folder / "alder" / "config.yaml", PYTHONPATH=f"{world.folder / 'leak'}:{ROOT}")

@@ -16,6 +16,7 @@ import yaml
 from client.config import load_site
 from client.connection import read_invitation
 from server.coordinator import Coordinator
+from server.superlink.control import Control
 from shared_model.config import Invitation, SiteConfig
 from tests.federation import Cohort
 
@@ -144,10 +145,12 @@ class World:
 
     def connected(self, *sites: str) -> None:
         """Wait until the coordinator sees these sites."""
+        coordinator = self.coordinator
+        control = Control(coordinator)
 
         def all_there() -> bool:
-            status = self.command("status")
-            return all(f"{site}: connected" in status for site in sites)
+            there, enrolled = control.connected(), coordinator.registry.sites()
+            return all(enrolled[site].node in there for site in sites)
 
         wait_for(f"{sites} connected", all_there)
 
