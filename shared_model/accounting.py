@@ -87,12 +87,14 @@ def noise_for(target: float, delta: float, rate: float, steps: int, spent: Seque
 
 def rounds_left(limit: float, delta: float, one: Steps, spent: Sequence[Steps], most: int) -> int:
     """How many rounds of so many steps, after `spent`, cost at most `limit` in all; no more than `most` are counted."""
-    low, high = -1, most + 1
+    if spent and epsilon(spent, delta) > limit:
+        return 0
+    low, high = 0, most + 1
     while high - low > 1:
         middle = (low + high) // 2
         events = [*spent, one.model_copy(update={"steps": middle * one.steps})]
         low, high = (middle, high) if epsilon(events, delta) <= limit else (low, middle)
-    return max(0, low)
+    return low
 
 
 def noise_to_signal(noise: float, batch: float, parameters: int) -> float:

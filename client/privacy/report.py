@@ -52,8 +52,8 @@ def balance(config: SiteConfig, plan: Plan | None) -> Balance:
         if guarantee is None:
             raise ConfigError(f"plan {plan.name}: is not trained privately at this site", "name another plan")
         one = guarantee.of(plan.training.local_steps)
-        limits = [(floor.epsilon, before), (floor.epsilon_per_run, [])]
-        rounds = min(rounds_left(limit, guarantee.delta, one, events, plan.rounds) for limit, events in limits)
+        rounds = rounds_left(floor.epsilon, guarantee.delta, one, before, plan.rounds)
+        rounds = rounds_left(floor.epsilon_per_run, guarantee.delta, one, [], rounds)
     delta = floor.largest_delta
     return Balance(floor.data_set, delta, epsilon(before, delta), floor.epsilon, len(entries), rounds)
 

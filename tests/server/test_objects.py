@@ -94,7 +94,7 @@ def test_bytes_that_are_not_the_announced_ones_are_refused(tmp_path: Path, kind:
         max_size=12,
     )
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_it_answers_as_flowers_own_and_has_a_file_for_each_large_object_that_is_there(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, frozenset[int]]]
 ) -> None:

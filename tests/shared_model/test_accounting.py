@@ -84,7 +84,7 @@ EVENTS = st.builds(
 )
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(EVENTS, st.sampled_from(["prv", "rdp"]))
 def test_more_steps_less_noise_or_a_larger_rate_never_lowers_epsilon(event: Steps, accountant: str) -> None:
     before = epsilon([event], DELTA, accountant)
