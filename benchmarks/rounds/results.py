@@ -53,8 +53,8 @@ def table(rows: Mapping[str, tuple[str, Sequence[Result]]]) -> str:
 
 def _ratio(turns: Sequence[Result], others: Sequence[Result]) -> str:
     ratios = [later([own.seconds]) / later([other.seconds]) for own, other in zip(turns, others, strict=True)]
-    between = f" ({min(ratios):.2f}–{max(ratios):.2f})" if len(ratios) > 1 else ""
-    return f"{median(ratios):.2f}{between}"
+    least, most = f"{min(ratios):.2f}", f"{max(ratios):.2f}"
+    return f"{median(ratios):.2f}" + (f" ({least}–{most})" if least != most else "")
 
 
 def _megabytes(turns: Sequence[Sequence[float]]) -> str:
