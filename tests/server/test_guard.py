@@ -1,6 +1,9 @@
-"""Parts of messages at the doors: one at a time, none in memory meanwhile, and nobody waits for another's slow link."""
+"""The doors: parts of messages one at a time, none in memory meanwhile, nobody waits for another's slow link; and no
+signature is good twice.
+"""
 
 import asyncio
+import math
 import ssl
 import tracemalloc
 from asyncio import constants, sslproto
@@ -8,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from server.superlink.guard import AdminDoor, News
+from server.superlink.guard import AdminDoor, News, ReplayMemory
 from server.superlink.requests import PIECE, Requests
 from server.superlink.serve import keep_few_pieces
 
@@ -147,6 +152,33 @@ def test_where_the_disk_takes_no_body_a_client_is_asked_to_try_again(tmp_path: P
 
     assert asyncio.run(answered(b"small")) == 200
     assert asyncio.run(answered(bytes(PIECE + 1))) == 503
+
+
+@given(st.lists(st.tuples(st.floats(0, 400), st.integers(0, 3)), max_size=40))
+def test_a_signature_is_remembered_as_long_as_it_is_good(steps: list[tuple[float, int]]) -> None:
+    memory, now = ReplayMemory(seconds=305), 1.8e9
+    first: dict[int, float] = {}
+    for passed, number in steps:
+        now += passed
+        new = memory.is_new(f"key {number}", now)
+        assert new or number in first
+        assert not new or now - first.get(number, -math.inf) > 305
+        if new:
+            first[number] = now
+
+
+def test_a_signature_takes_few_bytes_and_is_forgotten() -> None:
+    memory = ReplayMemory(seconds=305)
+    tracemalloc.start()
+    try:
+        for number in range(10_000):
+            assert memory.is_new(f"{'key ' * 60}{number}", 1.8e9)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_500_000
+    assert memory.is_new("another", 1.8e9 + 306) and memory.is_new("a third", 1.8e9 + 612)
+    assert memory.is_new(f"{'key ' * 60}7", 1.8e9 + 612)
 
 
 def test_of_a_connection_few_pieces_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
