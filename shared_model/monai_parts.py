@@ -1,8 +1,8 @@
 """What is used of MONAI, read without the packages that it would bring along.
 
 Whoever imports a part of MONAI gets all of it, and with it whatever MONAI can use and finds installed: pandas,
-matplotlib, scikit-learn, the most of SciPy. Nothing here calls what needs them, and reading them takes the greater part
-of the time in which the process of a message starts. MONAI takes a package that cannot be imported for one that is not
+matplotlib, scikit-learn, most of SciPy. Nothing here calls what needs them, and reading them takes about half of
+the time in which the process of a message starts. MONAI takes a package that cannot be imported for one that is not
 installed: its functions that want it would say so when called. What was read before stays, and can be read afterwards.
 """
 

@@ -49,7 +49,8 @@ class Refused(IntEnum):
 
 @dataclass
 class ReplayMemory:
-    """Nonces seen within the time that a signature is good for, and for up to as long before that.
+    """Nonces seen within the time that a signature is good for, and before: once the newer ones have been kept for that
+    time, the older ones are forgotten.
 
     Each site makes a request a second, or more: a nonce is kept as a digest of 16 bytes, without its time.
     """
