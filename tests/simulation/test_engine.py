@@ -30,7 +30,7 @@ def test_a_named_cluster_is_joined_as_it_is() -> None:
 def test_a_run_on_a_cluster_of_two_nodes_leaves_it_running(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = prepare_run(cohort, tmp_path / "run")
+    folder = prepare_run(cohort, tmp_path / "run", rounds=1, baselines=False)
     monkeypatch.setenv(MARK, MARKED)
     with two_nodes() as address:
         environment = {**os.environ, "RAY_ADDRESS": address}
