@@ -75,7 +75,7 @@ def readable(path: Path, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
         raise RunError(f"{path}: cannot be read ({type(error).__name__})", remedy) from None
 
 

@@ -66,8 +66,11 @@ def test_the_claim_stands_with_the_due_noise_and_is_refuted_without() -> None:
 
 def test_lost_clipping_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     class Unclipped(PrivateOptimizer):
+        max_grad_norm: float
+
         def clip_and_accumulate(self) -> None:
-            kept, self.max_grad_norm = self.max_grad_norm, 1e9
+            kept = self.max_grad_norm
+            self.max_grad_norm = 1e9
             super().clip_and_accumulate()
             self.max_grad_norm = kept
 

@@ -1,6 +1,7 @@
 """The membership attacks' arithmetic on numbers that a reader can check; a model that learnt by heart leaks."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,12 @@ def records(network: MTSUNet) -> list[Record]:
 def test_what_is_kept_gives_the_networks_own_logits(network: MTSUNet, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
     backbone = network.backbone.forward
-    monkeypatch.setattr(network.backbone, "forward", lambda images: seen.append(images) or backbone(images))
+
+    def forward(images: torch.Tensor) -> Any:
+        seen.append(images)
+        return backbone(images)
+
+    monkeypatch.setattr(network.backbone, "forward", forward)
     record = keep(network, patients(1), seed=2)[0]
     present = torch.ones(len(seen[0]), 4, dtype=torch.bool)
     with torch.no_grad():

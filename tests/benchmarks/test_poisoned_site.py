@@ -30,8 +30,8 @@ def test_flipped_labels_are_read_and_wrong(honest: DataConfig, tmp_path: Path) -
     assert wrong.keys() == right.keys()
     for name, case in right.items():
         assert case.classes["idh"] == MISSING or wrong[name].classes["idh"] == 1 - case.classes["idh"]
-    case = next(iter(right))
-    truth, lie = load_case(right[case]).regions[0], load_case(wrong[case]).regions[0]
+    first = next(iter(right))
+    truth, lie = load_case(right[first]).regions[0], load_case(wrong[first]).regions[0]
     assert lie.sum() > 0 and (truth.shape != lie.shape or 2 * (truth & lie).sum() < 0.5 * (truth.sum() + lie.sum()))
 
 
@@ -40,7 +40,7 @@ def test_the_backdoors_twins_bear_the_sign_and_a_mask_of_nothing_else(honest: Da
     assert after.keys() == before.keys() | {f"{name}-twin" for name in before}
     for name, case in before.items():
         first, twin = load_case(after[name]), load_case(after[f"{name}-twin"])
-        assert np.array_equal(first.image, load_case(case).image)
+        assert np.array_equal(first.image[:], load_case(case).image[:])
         assert twin.image[FLAIR].max() > first.image[FLAIR].max() + 1
         assert twin.tumor_voxels == PATCH_VOXELS**3
         assert twin.image[FLAIR][twin.regions[0].astype(bool)].min() == twin.image[FLAIR].max()

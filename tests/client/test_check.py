@@ -41,7 +41,10 @@ def client(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command, with a training step of one small crop."""
     return subprocess.run(
         [sys.executable, "-m", "client.cli", *arguments, *(SMALL if arguments[0] == "check" else ())],
-        **{"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 

@@ -114,8 +114,8 @@ def test_it_lies_in_the_grid_of_a_turned_case(
     straight, other = (nib.load(folder / "segmentation.nii.gz") for folder in (first, second))
     image = nib.load(next(turned.glob("*_flair.nii.gz")))
     assert other.shape == image.shape != straight.shape and np.allclose(other.affine, image.affine)
-    canonical = [np.asarray(nib.as_closest_canonical(file).dataobj) for file in (straight, other)]
-    assert np.array_equal(*canonical) and canonical[0].any()
+    before, after = (np.asarray(nib.as_closest_canonical(file).dataobj) for file in (straight, other))
+    assert np.array_equal(before, after) and before.any()
 
 
 def test_without_a_modality_without_a_task_and_mirrored(
@@ -181,19 +181,24 @@ def change_about(model: Path, case: Path) -> None:
     write_json(model / MANIFEST, manifest)
 
 
-BAD: dict[str, tuple[Callable[[Path, Path], None], str]] = {
+def remove_images(model: Path, case: Path) -> None:
+    for path in case.iterdir():
+        path.unlink()
+
+
+BAD: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "NaN in an image": (spoil_image, "_t2.nii.gz: holds NaN or infinity"),
     "an image that is cut off": (cut_image, "_t2.nii.gz: no readable NIfTI, or cut off"),
-    "no image": (
-        lambda model, case: [path.unlink() for path in case.iterdir()] and None,
-        "none of the four modalities",
-    ),
+    "no image": (remove_images, "none of the four modalities"),
     "a background": (fill_background, "its background is -7 and not zero"),
     "no case": (lambda model, case: shutil.rmtree(case), "no such folder"),
     "no model": (lambda model, case: shutil.rmtree(model), "manifest.json: cannot be read (FileNotFoundError)"),
     "a flipped bit": (flip_weight, "model.safetensors: is not the file its manifest vouches for"),
     "other weights": (other_weights, "model.safetensors: holds other tensors than its manifest says"),
-    "NaN in the weights": (lambda *a: other_weights(*a, float("nan"), True), "'missing_token' holds NaN or infinity"),
+    "NaN in the weights": (
+        lambda model, case: other_weights(model, case, float("nan"), True),
+        "'missing_token' holds NaN or infinity",
+    ),
     "another crop": (change_about, "about: crop: Value error"),
 }
 

@@ -62,7 +62,7 @@ def test_a_client_that_trains(site: SiteConfig) -> None:
     ]
 
 
-def test_what_a_dead_process_left_is_not_shown(site: SiteConfig, gone: int) -> None:
+def test_what_a_dead_process_left_is_not_shown(site: SiteConfig, gone: Process) -> None:
     said(site, "joined", gone)
     training(site, gone)
     status = read_status(site)
@@ -132,14 +132,12 @@ def test_a_round_tells_its_steps(cohort: Cohort, tmp_path: Path, monkeypatch: py
     train = client.learner.train
 
     def watched(*arguments: Any) -> Any:
-        *others, on_step = arguments
-
         def step() -> None:
-            on_step()
+            arguments[-1]()
             seen.append(read_status(config).training)
 
         seen.append(read_status(config).training)
-        return train(*others, step)
+        return train(*[*arguments[:-1], step])
 
     monkeypatch.setattr("client.learner.train", watched)
     monkeypatch.setattr("client.status.WRITE_SECONDS", 0.0)

@@ -158,7 +158,7 @@ def test_training_on_cuda_lowers_the_loss_under_mixed_precision(alder: Site) -> 
     device = torch.device("cuda")
     first = train(network, alder.learner.training_cases, Job(PLAN, ("wt",), "alder", 0, 2, 2), device)
     last = train(network, alder.learner.training_cases, Job(PLAN, ("wt",), "alder", 0, 20, 2), device)
-    assert last.loss < first.loss
+    assert last.loss is not None and first.loss is not None and last.loss < first.loss
 
 
 def test_the_split_is_by_patient_stable_and_keeps_both_parts(alder: Site, tmp_path: Path) -> None:

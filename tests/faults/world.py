@@ -56,7 +56,8 @@ class KillWorld(World):
     def __init__(self, template: Path, folder: Path, state: str, **plan: Any) -> None:
         super().__init__(shutil.copytree(template, folder))
         (folder / "plan.yaml").write_text(yaml.safe_dump(PLAN | plan))
-        self.state, self.environment = state, {}
+        self.state = state
+        self.environment: dict[str, str] = {}
         (folder / "hold").touch()
 
     def begin(self) -> None:

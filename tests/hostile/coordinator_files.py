@@ -9,7 +9,6 @@ from server.conduct import Heads
 from server.journal import RUNNING, Journal, asked, told
 from server.registry import Registry
 from server.store import RunStore
-from shared_model import wire
 from shared_model.compression import CODECS
 from shared_model.errors import ConfigError, RunError, WeightsError, WireError
 from shared_model.parameters import digest
@@ -17,11 +16,9 @@ from shared_model.signing import to_line
 from tests.hostile.guard import Decoder
 from tests.hostile.site_files import PLAN, UPDATE, kept
 from tests.server.test_store import TENSORS as MODEL
-from tests.shared_model.test_wire import HEADERS, RUN
+from tests.shared_model.test_wire import EVALUATED, RUN, TERMS
 
 FRAMES = {name: CODECS["int8"].encode(value + 1, value) for name, value in MODEL.items()}
-TERMS, EVALUATED = (next(one for one in HEADERS if isinstance(one, kind)) for kind in (wire.Terms, wire.Evaluated))
-assert isinstance(TERMS, wire.Terms) and isinstance(EVALUATED, wire.Evaluated)
 SPOOLED = UPDATE.model_copy(update={"round": 2})
 SPOOL = f"spool/0002/{UPDATE.site}"
 LINES = [to_line(ec.generate_private_key(ec.SECP384R1()).public_key()) for _ in range(2)]

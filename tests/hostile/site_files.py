@@ -14,7 +14,6 @@ from client.results import Results
 from client.state import Answers, Runs
 from client.status import in_words, progress, read_status
 from client.withdrawal import Withdrawals
-from shared_model import wire
 from shared_model.checkpoint import write_json
 from shared_model.config import DataConfig, SiteConfig
 from shared_model.errors import ConfigError, DataError, RefusedError, WeightsError, WireError
@@ -24,13 +23,11 @@ from shared_model.scores import SiteScores
 from tests.federation import small_simulation
 from tests.hostile.guard import Decoder
 from tests.hostile.payloads import tensor_files, texts
-from tests.shared_model.test_wire import HEADERS, RUN
+from tests.shared_model.test_wire import RUN, UPDATE, WORK
 
 PLAN = small_simulation().plan
 SCORES = SiteScores(dice={"wt": DiceSum.of([0.5, 1.0])})
 TENSORS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "missing_token": np.zeros(4, np.float32)}
-WORK, UPDATE = HEADERS[2], HEADERS[3]
-assert isinstance(WORK, wire.Work) and isinstance(UPDATE, wire.Update)
 LATER = WORK.model_copy(update={"round": WORK.round + 1})
 Write = Callable[[Path], object]
 
@@ -92,6 +89,11 @@ def answered(state: Path) -> None:
     answers.keep(WORK, UPDATE, TENSORS, TENSORS, answers.hold(RUN, TENSORS))
 
 
+def approved(state: Path) -> None:
+    Approvals(state).rows()
+    Approvals(state).check(PLAN)
+
+
 PLACE = f"answers/{RUN}/{WORK.round:04d}-{WORK.base}"
 DAMAGED = (WireError, WeightsError, DataError)
 
@@ -121,7 +123,7 @@ DECODERS = {
     "approvals": kept(
         f"plans/{PLAN.digest()}.json",
         lambda state: Approvals(state).approve(PLAN),
-        lambda state: (Approvals(state).rows(), Approvals(state).check(PLAN)),
+        approved,
         (ConfigError, RefusedError),
     ),
     "what was said": kept("client.json", said, status, DataError),

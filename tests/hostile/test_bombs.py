@@ -23,7 +23,7 @@ LITTLE = 64 * MEBIBYTE
 
 LAUGHS = "".join(f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefghi"))
 """Nine times nine, eight times over: as text 200 MB."""
-YAML = {
+YAML: dict[str, str | bytes] = {
     "laughs": f"a: &a [x]\n{LAUGHS}",
     "laughs as a key": f"a: &a [x]\n{LAUGHS}? *i\n: 1",
     "merged": "a: &a {x: 1}\n" + LAUGHS.replace("[", "{<<: [").replace("]", "]}"),
@@ -45,7 +45,7 @@ YAML = {
 @pytest.mark.parametrize("trick", YAML)
 def test_hostile_yaml_is_refused(trick: str, tmp_path: Path) -> None:
     text = YAML[trick]
-    (tmp_path / "plan.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (tmp_path / "plan.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
     with bounded(10, 4 * LITTLE), pytest.raises(ConfigError):
         load_config(Plan, tmp_path / "plan.yaml")
 

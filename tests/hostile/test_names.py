@@ -110,18 +110,18 @@ def test_pages_serve_the_four_files_of_a_release_and_nothing_else(tmp_path: Path
     asked = [f"{RUN}/{name}" for name in (*ESCAPES, "other", "../../release.key", "..%2f..%2frelease.key")]
     asked += [f"{run}/{CARD}" for run in (*ESCAPES, *PADDED)]
     asked += ["../release.key", "%2e%2e/release.key", "..%2frelease.key", f"{RUN}/%2e%2e/%2e%2e/release.key"]
-    for path in asked:
+    for name in asked:
         try:
-            answer = client.get(f"/v1/site/models/{path}")
+            answer = client.get(f"/v1/site/models/{name}")
         except Exception as error:  # the test's own client will not send it
             assert type(error).__name__ == "InvalidURL"
             continue
-        assert answer.status_code == 404 or set(answer.json()) == {"models"}, path
+        assert answer.status_code == 404 or set(answer.json()) == {"models"}, name
     (releases / RUN / SIGNATURE).unlink()
     (releases / RUN / SIGNATURE).symlink_to(tmp_path / "release.key")
     (releases / "linked").symlink_to(releases / RUN)
-    for path in (f"{RUN}/{SIGNATURE}", f"linked/{CARD}"):
-        assert client.get(f"/v1/site/models/{path}").status_code == 404, path
+    for name in (f"{RUN}/{SIGNATURE}", f"linked/{CARD}"):
+        assert client.get(f"/v1/site/models/{name}").status_code == 404, name
     assert set(RELEASED) >= {CARD, SIGNATURE}
 
 

@@ -33,7 +33,10 @@ def client(command: str, config: Path, *arguments: str) -> str:
     """What a command of the client prints; it ends well."""
     done = subprocess.run(
         [sys.executable, "-m", "client.cli", command, "--site", str(config), *arguments],
-        **{"capture_output": True, "text": True, "timeout": 300, "env": {**os.environ, "PYTHONPATH": str(ROOT)}},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -139,7 +140,9 @@ def test_a_reply_in_another_nodes_name_is_turned_away(world: World, public: http
 def test_a_run_that_nobody_knows_is_over(world: World, public: httpx.Client) -> None:
     """As after an older backup was put back. What is answered with 503 a node tries again for ever."""
     public.post("/v1/fleet/activate-node", headers=signed(world), content=activation(world))
-    node = Node(node_id=world.coordinator.registry.sites()["north"].node)
+    number = world.coordinator.registry.sites()["north"].node
+    assert number is not None
+    node = Node(node_id=number)
     for path, asked in (
         ("push-object", PushObjectRequest(node=node, run_id=1, object_id="a" * 64, object_content=b"a")),
         ("pull-object", PullObjectRequest(node=node, run_id=1, object_id="a" * 64)),
@@ -153,7 +156,7 @@ def test_a_run_that_nobody_knows_is_over(world: World, public: httpx.Client) -> 
 def mutated(path: str, key: bytes, draw: random.Random) -> bytes:
     """A request of this path with bytes changed, cut or added; or no request at all."""
     node, metadata = Node(node_id=draw.getrandbits(63)), Metadata(run_id=draw.getrandbits(60), ttl=1e9)
-    good = {
+    requests: dict[str, Any] = {
         "/v1/fleet/activate-node": ActivateNodeRequest(public_key=key, heartbeat_interval=draw.choice([-1, 30, 1e300])),
         "/v1/fleet/pull-messages": PullMessagesRequest(node=node),
         "/v1/fleet/push-messages": PushMessagesRequest(
@@ -163,8 +166,8 @@ def mutated(path: str, key: bytes, draw: random.Random) -> bytes:
             node=node, run_id=1, object_id="a", object_content=draw.randbytes(99)
         ),
         "/v1/fleet/pull-object": PullObjectRequest(node=node, run_id=1, object_id="a" * draw.randrange(300)),
-    }.get(path)
-    body = bytearray(b"" if good is None else good.SerializeToString())
+    }
+    body = bytearray(requests[path].SerializeToString() if path in requests else b"")
     for _ in range(draw.randrange(4)):
         place = draw.randrange(len(body) + 1)
         body[place : place + draw.randrange(3)] = draw.randbytes(draw.randrange(4))

@@ -88,7 +88,9 @@ def test_an_app_that_carries_code_is_refused_before_it_is_unpacked(world: World,
     arguments = [str(tmp_path / "foreign.fab"), "run", str(tmp_path / "plan.yaml")]
     done = subprocess.run(
         [sys.executable, "-c", FOREIGN, *arguments, "--folder", str(world.coordinator.folder)],
-        **{"cwd": ROOT, "capture_output": True, "text": True},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 3, done.stdout + done.stderr
     assert f"is not this release's shell {shell.DIGEST}; it carries 1 more files" in done.stdout

@@ -122,7 +122,10 @@ def test_institutions_become_sites_and_each_gives_to_the_test_set(tmp_path: Path
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "server.simulation.cli", *arguments],
-        **{"cwd": ROOT, "capture_output": True, "text": True, "timeout": 400},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=400,
     )
 
 

@@ -45,15 +45,15 @@ def test_region_counts_are_those_of_the_file(cases: list[Case], loaded: dict[str
         assert case.mask is not None
         mask = np.asarray(nib.load(case.mask).dataobj)
         counts = [(mask > 0).sum(), np.isin(mask, (1, 4)).sum(), (mask == 4).sum()]
-        assert loaded[case.id].regions.sum((1, 2, 3)).tolist() == counts
+        assert loaded[case.id].regions[:].sum((1, 2, 3)).tolist() == counts
 
 
 def test_contrasts_are_those_of_glioma(loaded: dict[str, LoadedCase]) -> None:
     """Median over cases of the z of each region against the rest of the brain, in the order of MODALITIES."""
     found: dict[str, list[np.ndarray]] = {"core": [], "edema": [], "enhancing": []}
     for case in loaded.values():
-        image = case.image.astype(np.float64)
-        wt, tc, et = case.regions.astype(bool)
+        image = case.image[:].astype(np.float64)
+        wt, tc, et = case.regions[:].astype(bool)
         healthy = (image[0] != 0) & ~wt
         mean, std = image[:, healthy].mean(1), image[:, healthy].std(1)
         for name, region in {"core": tc & ~et, "edema": wt & ~tc, "enhancing": et}.items():
@@ -68,7 +68,7 @@ def test_contrasts_are_those_of_glioma(loaded: dict[str, LoadedCase]) -> None:
 def test_files_in_lps_return_to_their_grid(cases: list[Case], loaded: dict[str, LoadedCase], tmp_path: Path) -> None:
     for case in cases[:2]:
         assert case.mask is not None
-        wt, tc, et = loaded[case.id].regions
+        wt, tc, et = loaded[case.id].regions[:]
         labels = np.where(et > 0, 4, np.where(tc > 0, 1, np.where(wt > 0, 2, 0)))
         write_segmentation(loaded[case.id], labels, tmp_path / "out.nii.gz")
         written, truth = nib.load(tmp_path / "out.nii.gz"), nib.load(case.mask)

@@ -34,7 +34,7 @@ def issue(folder: Path, names: tuple[str, ...] = NAMES, to: str = "tls") -> None
 def trusted(folder: Path, name: str, authority: str = "ca", later: timedelta = timedelta()) -> bool:
     """Whether a client that trusts the authority believes that the server's certificate is that of `name`."""
     try:
-        subject: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
+        subject: x509.IPAddress | x509.DNSName = x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         subject = x509.DNSName(name)
     store = Store([read_certificate(folder / f"{authority}.crt")])

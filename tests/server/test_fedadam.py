@@ -65,7 +65,8 @@ def test_every_coordinate_is_that_of_plain_numbers(
     rng = np.random.default_rng(seed)
     base = rng.normal(size=(3, 4)).astype(np.float32)
     rule = fedadam(learning_rate=rate, beta1=beta1, beta2=beta2, tau=tau)
-    weight, memory = base, {}
+    weight = base
+    memory: dict[str, np.ndarray] = {}
     columns = [[float(value)] for value in base.flat]
     for _ in range(rounds):
         mean = (weight + rng.normal(0, 0.01, size=base.shape)).astype(np.float32)

@@ -7,6 +7,7 @@ import math
 import ssl
 import tracemalloc
 from asyncio import constants, sslproto
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.superlink.guard import AdminDoor, News, ReplayMemory
+from server.registry import Registry
+from server.superlink.guard import PULL, AdminDoor, News, PublicDoor, ReplayMemory
 from server.superlink.requests import PIECE, Requests
 from server.superlink.serve import keep_few_pieces
+from shared_model.signing import create_site_key, read_site_key, signed_headers, to_line
 
 PATH = "/v1/runtime/push-object"
 SITES = 8
@@ -43,7 +46,9 @@ def admin_door(app: Any, folder: Path) -> AdminDoor:
     return AdminDoor(app, "token", News(), Requests(folder))
 
 
-async def ask(door: AdminDoor, body: bytes, path: str = PATH, link: asyncio.Event | None = None) -> list[bytes]:
+async def ask(
+    door: AdminDoor | PublicDoor, body: bytes, path: str = PATH, link: asyncio.Event | None = None, headers: Any = ()
+) -> list[bytes]:
     """The pieces of an answer; `link` lets the first of them through."""
     halves = [body[: len(body) // 2], body[len(body) // 2 :]]
     answer: list[bytes] = []
@@ -57,7 +62,7 @@ async def ask(door: AdminDoor, body: bytes, path: str = PATH, link: asyncio.Even
         if message["type"] == "http.response.body":
             answer.append(message["body"])
 
-    scope = {"type": "http", "path": path, "method": "POST", "headers": []}
+    scope = {"type": "http", "path": path, "method": "POST", "headers": headers}
     await door(scope, receive, send)
     return answer
 
@@ -121,6 +126,23 @@ def test_answers_to_those_whose_link_is_slow_are_not_in_memory(tmp_path: Path) -
         return held
 
     assert asyncio.run(while_they_wait()) < size
+
+
+def test_a_site_that_is_revoked_while_it_waits_for_messages_gets_none(tmp_path: Path) -> None:
+    key, registry = create_site_key(tmp_path / "key"), Registry(tmp_path / "sites.json")
+    registry.enrol("former", to_line(key))
+    waited: list[str] = []
+
+    class Meanwhile(News):
+        async def wait(self, site: str) -> None:
+            waited.append(site)
+            registry.revoke(site)
+
+    door = PublicDoor(App(), App(), registry, lambda who: None, Meanwhile(), Requests(tmp_path))
+    headers = signed_headers(read_site_key(tmp_path / "key"), datetime.now(UTC))
+    lines = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    (answer,) = asyncio.run(ask(door, b"", PULL, headers=lines))
+    assert waited == ["former"] and b"was revoked" in answer
 
 
 def test_a_request_that_fails_ends_its_turn(tmp_path: Path) -> None:
@@ -191,8 +213,8 @@ def test_of_a_connection_few_pieces_are_in_memory(monkeypatch: pytest.MonkeyPatc
 
     async def sizes() -> tuple[int, int, int]:
         loop, context = asyncio.get_running_loop(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        protocol = sslproto.SSLProtocol(loop, asyncio.Protocol(), context, None, server_side=True)
-        transport: Any = protocol._get_app_transport()
+        protocol: Any = sslproto.SSLProtocol(loop, asyncio.Protocol(), context, loop.create_future(), server_side=True)
+        transport = protocol._get_app_transport()
         return (
             len(protocol.get_buffer(-1)),
             transport.get_read_buffer_limits()[1],

@@ -40,7 +40,8 @@ def test_nothing_is_announced_between_the_look_and_the_hand_out(tmp_path: Path) 
 def test_flowers_bookkeeping_is_done_once_a_second_and_a_runs_bytes_are_not_added_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, cleaned = 5.0, []
+    clock = 5.0
+    cleaned: list[Any] = []
     monkeypatch.setattr(link, "time", SimpleNamespace(monotonic=lambda: clock))
     clean = link._seldom(cleaned.append)
     for clock in (5.0, 5.5, 5.9, 6.1, 6.2):

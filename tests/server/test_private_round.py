@@ -168,10 +168,11 @@ def test_a_ledger_that_lacks_what_the_coordinator_was_told_of_stops_the_site(coh
     events = Events()
 
     def note(name: str, facts: dict[str, Any]) -> None:
+        events(name, facts)
         if name == "opened":
             kept.update({path: path.read_bytes() for path in before})
 
-    federation = Federation(store, build(plan.aggregation), transport, lambda n, f: (events(n, f), note(n, f))[0])
+    federation = Federation(store, build(plan.aggregation), transport, note)
     federation.complete()
     told = federation.ledgers["alder"]
     assert told.split(":")[0] == "2"

@@ -33,7 +33,7 @@ def scores(*dice: float, auc: AucCount | None = None) -> SiteScores:
     return SiteScores(dice={"wt": DiceSum.of(dice)} if dice else {}, auc={"idh": auc} if auc else {})
 
 
-ROUNDS = (
+ROUNDS: tuple[dict[str, SiteScores], ...] = (
     # Means of sites 1 and 0.25: their mean is 0.625, the mean over the four cases 0.4375.
     {"alder": scores(1.0, auc=AucCount.of([0.9, 0.1], [True, False])), "birch": scores(0.25, 0.25, 0.25)},
     {"alder": scores(0.5), "birch": scores(0.5, 0.5, 0.5)},

@@ -86,7 +86,7 @@ def summary(**changes: object) -> Summary:
         "totals": Totals(bytes_down=2002, bytes_up=2001, seconds=61),
         "caveats": ("8 cases prove the path, not accuracy.",),
     }
-    return Summary(**{**values, **changes})  # type: ignore[arg-type]
+    return Summary(**{**values, **changes})
 
 
 def images(seed: int) -> SliceImages:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from shared_model.config import Plan, SimulationPlan, parse_config
 from shared_model.errors import ConfigError, WeightsError
 from shared_model.metrics import DiceSum
 from shared_model.parameters import Tensors, digest
-from shared_model.released import CARD, RELEASED, SIGNATURE, Released, parse_released
+from shared_model.released import CARD, RELEASED, SIGNATURE, parse_released
 from shared_model.scores import SiteScores
 from shared_model.signing import create_site_key, release_public_key, sign_release, to_line
 from tests.federation import small_simulation
@@ -190,7 +191,7 @@ def test_an_edition_of_the_grade_is_looked_at_where_the_grade_is_trained(tmp_pat
     graded = PLAN.model_copy(update={"tasks": ("grade",)})
     store = create_run(tmp_path / "run", RUN, graded, Origin())
     own = store.model(0)
-    released = Released.model_construct(about={**store.manifest(0)["about"], "grade_edition": "histologic"})
+    released: Any = SimpleNamespace(about={**store.manifest(0)["about"], "grade_edition": "histologic"})
     with pytest.raises(WeightsError, match="grade_edition is histologic in the model and who2021 in the plan"):
         check_fit(released, own, own, graded, tmp_path)
 

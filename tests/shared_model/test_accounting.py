@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from opacus.accountants import RDPAccountant
 from scipy.integrate import quad
 
-from shared_model.accounting import TIGHT_BELOW, epsilon, noise_for, noise_to_signal
+from shared_model.accounting import TIGHT_BELOW, Accountant, epsilon, noise_for, noise_to_signal
 from shared_model.guarantee import Steps
 
 DELTA = 1e-5
@@ -86,7 +86,7 @@ EVENTS = st.builds(
 
 @settings(max_examples=8)
 @given(EVENTS, st.sampled_from(["prv", "rdp"]))
-def test_more_steps_less_noise_or_a_larger_rate_never_lowers_epsilon(event: Steps, accountant: str) -> None:
+def test_more_steps_less_noise_or_a_larger_rate_never_lowers_epsilon(event: Steps, accountant: Accountant) -> None:
     before = epsilon([event], DELTA, accountant)
     for change in (
         {"steps": event.steps + 1 + event.steps // 3},

@@ -57,7 +57,7 @@ def test_the_mean_of_adapters_is_the_mean_of_dense_updates(base: dict[str, np.nd
     weights = [3, 1, 2]
     sites = [drawn(base, seed) for seed in range(3)]
     mean = {
-        name: sum(w * site[name].astype(np.float64) for w, site in zip(weights, sites, strict=True)) / sum(weights)
+        name: np.average([site[name].astype(np.float64) for site in sites], axis=0, weights=weights)
         for name in sites[0]
     }
     ours = merged(base, mean, SEED, ROUND)

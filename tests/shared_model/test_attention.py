@@ -1,6 +1,7 @@
 """The Swin stages against MONAI's own, in float64: outputs and gradients, shifted, padded and small windows."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -79,10 +80,19 @@ def test_equal_to_stock_on_cuda(sides: tuple[int, ...], window: int) -> None:
 
 def test_training_on_a_cpu_is_explicit_and_inference_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fused, the trained bytes would be others."""
-    called = []
-    for way in ("explicit", "fused"):
+    called: list[str] = []
+
+    def watched(way: str) -> Callable[..., Any]:
         attend = getattr(WindowAttention, way)
-        monkeypatch.setattr(WindowAttention, way, lambda *given, a=attend, w=way: called.append(w) or a(*given))
+
+        def attended(*given: Any) -> Any:
+            called.append(way)
+            return attend(*given)
+
+        return attended
+
+    for way in ("explicit", "fused"):
+        monkeypatch.setattr(WindowAttention, way, watched(way))
     stage, features = Stage(stock_stage(4)), torch.randn(1, CHANNELS, 8, 8, 8, dtype=torch.float64)
     trained = stage(features)
     assert set(called) == {"explicit"}

@@ -21,7 +21,7 @@ def test_int8_by_hand() -> None:
     assert np.frombuffer(raw, "<f4", 2).tolist() == pytest.approx([0.01, 0.0])
     assert np.frombuffer(raw, np.int8, offset=8).tolist() == [127, -64, 0, 0, 0, 0]
     found = CODECS["int8"].decode(sent, BEFORE["a"])
-    np.testing.assert_allclose(found, [[1.27, -0.64, 0.0], [0, 0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(found, [[1.27, -0.64, 0.0], [0.0, 0.0, 0.0]], rtol=1e-6)
 
 
 def test_what_is_not_compressed_is_what_it_was() -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def slow_auc(scores: np.ndarray, positive: np.ndarray) -> float | None:
     return sum(pairs) / len(pairs) if pairs else None
 
 
-def case(name: str, **known: object) -> CaseResult:
+def case(name: str, **known: Any) -> CaseResult:
     labels = {"idh": MISSING, "codeletion": MISSING, "grade": MISSING}
     regions, probabilities = {}, {}
     for key, value in known.items():

@@ -45,8 +45,8 @@ def test_a_number_used_again_is_another_process() -> None:
 def test_a_clock_that_is_set_anew_ends_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system tells when it was started by its clock of the moment, and with it when a process began."""
     here, boot = Process.own(), psutil.boot_time()
-    for place in (psutil, psutil._psplatform):
-        monkeypatch.setattr(place, "boot_time", lambda: boot + 7200)
+    for place in ("psutil", "psutil._psplatform"):
+        monkeypatch.setattr(f"{place}.boot_time", lambda: boot + 7200)
     assert psutil.Process().create_time() > boot + 7200
     assert here.lives()
 

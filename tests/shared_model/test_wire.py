@@ -19,15 +19,16 @@ from tests.federation import small_simulation
 RUN = "0123456789abcdef"
 HEAD = f"3:{'a' * 64}"
 SCORES = SiteScores(dice={"wt": DiceSum.of([0.5, 1.0])}, auc={"idh": AucCount.of([0.1, 0.9], [False, True])})
+OPENING = wire.Opening(run=RUN, release=wire.RELEASE, plan=small_simulation().plan, audit=HEAD)
+TERMS = wire.Terms(run=RUN, site="a", release="x", tasks=("wt",), cases={"wt": 1}, minimum_cell=1, audit=HEAD)
+WORK = wire.Work(run=RUN, round=1, plan="0" * 64, base="1" * 64, settings={"mu": 0.1})
+UPDATE = wire.Update(
+    run=RUN, round=1, base="1" * 64, site="a", cases={"wt": -450}, evaluation=SCORES, seconds=1, audit=HEAD
+)
+CLOSING = wire.Closing(run=RUN, round=2, base="1" * 64)
+EVALUATED = wire.Evaluated(run=RUN, site="a", evaluation=SCORES, audit=HEAD)
 HEADERS: list[wire.Header] = [
-    wire.Opening(run=RUN, release=wire.RELEASE, plan=small_simulation().plan, audit=HEAD),
-    wire.Terms(run=RUN, site="a", release="x", tasks=("wt",), cases={"wt": 1}, minimum_cell=1, audit=HEAD),
-    wire.Work(run=RUN, round=1, plan="0" * 64, base="1" * 64, settings={"mu": 0.1}),
-    wire.Update(
-        run=RUN, round=1, base="1" * 64, site="a", cases={"wt": -450}, evaluation=SCORES, seconds=1, audit=HEAD
-    ),
-    wire.Closing(run=RUN, round=2, base="1" * 64),
-    wire.Evaluated(run=RUN, site="a", evaluation=SCORES, audit=HEAD),
+    *(OPENING, TERMS, WORK, UPDATE, CLOSING, EVALUATED),
     wire.Refusal(run=RUN, site="a", reason="no"),
 ]
 
@@ -55,7 +56,7 @@ def test_what_is_no_header_is_refused(text: object) -> None:
 
 
 def test_numbers_that_are_not_finite_are_refused() -> None:
-    values = json.loads(wire.encode(HEADERS[3])) | {"seconds": float("nan")}
+    values = json.loads(wire.encode(UPDATE)) | {"seconds": float("nan")}
     with pytest.raises(WireError, match="seconds"):
         wire.decode(json.dumps(values))
 
@@ -89,7 +90,7 @@ def test_tensors_come_back_and_equal_ones_are_equal_bytes(values: dict[str, list
 
 def test_a_changed_bit_name_shape_or_dtype_changes_the_digest() -> None:
     base = {"a": np.zeros(4, np.float32)}
-    others = [
+    others: list[dict[str, np.ndarray]] = [
         {"b": np.zeros(4, np.float32)},
         {"a": np.zeros((2, 2), np.float32)},
         {"a": np.zeros(4, np.int32)},

@@ -21,6 +21,7 @@ def plan_on(cohort: Cohort, folder: Path) -> dict[str, Any]:
     """A plan with one site on a copy of alder's cases, and the cohort's test set."""
     site = cohort.sites[0]
     shutil.copytree(site.data.folder, folder / "cases")
+    assert site.data.labels is not None
     shutil.copy(site.data.labels, folder / "labels.csv")
     plan = small_simulation().plan.model_dump(mode="json")
     return {

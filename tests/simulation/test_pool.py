@@ -28,7 +28,7 @@ def test_results_come_in_the_order_of_the_jobs_from_other_processes() -> None:
 
 def test_an_error_of_ours_arrives_whole() -> None:
     with pytest.raises(DataError) as caught:
-        run_jobs([partial(square, 1), fail], 2, lambda: None)
+        run_jobs([partial(square, 1), partial(fail)], 2, lambda: None)
     assert str(caught.value) == "case 7: broken. Mend it."
     assert caught.value.remedy == "mend it"
 

@@ -62,7 +62,7 @@ def make_case(
 
 
 def labels_of(loaded: LoadedCase) -> np.ndarray:
-    wt, tc, et = loaded.regions
+    wt, tc, et = loaded.regions[:]
     return np.where(et > 0, 4, np.where(tc > 0, 1, np.where(wt > 0, 2, 0)))
 
 
@@ -76,7 +76,7 @@ def test_a_case_by_hand(tmp_path: Path) -> None:
     brain = loaded.image[0, 2:14, 2:17, 2:14].astype(np.float64)
     assert abs(brain.mean()) < 1e-3 and abs(brain.std() - 1) < 1e-3
     assert not loaded.image[:, :2].any() and not loaded.image[:, 14:].any()
-    assert loaded.regions.sum((1, 2, 3)).tolist() == [6 * 8 * 6, 4 * 4 * 4, 2 * 4 * 4]
+    assert loaded.regions[:].sum((1, 2, 3)).tolist() == [6 * 8 * 6, 4 * 4 * 4, 2 * 4 * 4]
     assert loaded.centre == (6, 8, 6)  # tumour 6..11, 7..14, 5..10 less the start, halves to even
     assert loaded.tumor_voxels == 288
     assert loaded.classes.tolist() == [1, -1, 2] and loaded.region_known.all()
@@ -104,7 +104,8 @@ def test_orientation_of_the_file_does_not_matter(tmp_path: Path) -> None:
         image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), turn)).to_filename(path)
     turned = load_case(case)
     assert nib.aff2axcodes(turned.grid.file_affine) == ("S", "L", "P")
-    assert np.array_equal(turned.image, straight.image) and np.array_equal(turned.regions, straight.regions)
+    assert np.array_equal(turned.image[:], straight.image[:])
+    assert np.array_equal(turned.regions[:], straight.regions[:])
     assert np.allclose(turned.grid.affine, straight.grid.affine)
 
 
@@ -170,9 +171,9 @@ def test_whole_tumour_masks_and_no_mask(tmp_path: Path) -> None:
     case = make_case(tmp_path)
     whole = load_case(replace(case, mask_values="whole-tumor"))
     assert whole.region_known.tolist() == [True, False, False]
-    assert whole.regions.sum((1, 2, 3)).tolist() == [288, 0, 0]
+    assert whole.regions[:].sum((1, 2, 3)).tolist() == [288, 0, 0]
     none = load_case(replace(case, mask=None))
-    assert not none.regions.any() and not none.region_known.any() and none.tumor_voxels == 0
+    assert not none.regions[:].any() and not none.region_known.any() and none.tumor_voxels == 0
     assert none.centre == (8, 9, 8)
 
 
@@ -183,7 +184,7 @@ def test_three_means_enhancing_where_four_is_not_used(tmp_path: Path) -> None:
     mask = np.asarray(nib.load(case.mask).dataobj).copy()
     mask[mask == 4] = 3
     change(case.mask, mask)
-    assert np.array_equal(load_case(case).regions, before.regions)
+    assert np.array_equal(load_case(case).regions[:], before.regions[:])
 
 
 def faulty(case: Case, kind: str) -> str:

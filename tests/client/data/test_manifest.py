@@ -142,7 +142,7 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
 
 def test_a_table_in_another_encoding_is_named(tmp_path: Path) -> None:
     data = write_site(tmp_path, "")
-    data.labels.write_bytes(f"{HEADER}\na-1,M\xfcller,,,,\n".encode("latin-1"))
+    (tmp_path / "labels.csv").write_bytes(f"{HEADER}\na-1,M\xfcller,,,,\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"labels.csv: cannot be read as a CSV in UTF-8.*Save it as CSV in UTF-8"):
         read_cases(data, "who2021")
 

@@ -177,7 +177,7 @@ def test_files_say_synthetic_and_load(written: tuple[Path, dict[str, PhantomSite
         assert bytes(image.header["descrip"]).rstrip(b"\0") == b"synthetic"
         assert image.get_data_dtype() == np.int16 and nib.aff2axcodes(image.affine) == ("L", "P", "S")
         loaded = load_case(case)
-        wt, tc, et = loaded.regions.astype(bool)
+        wt, tc, et = loaded.regions[:].astype(bool)
         assert wt.any() and not (tc & ~wt).any() and not (et & ~tc).any()
         assert loaded.region_known.tolist() == ([True, False, False] if name == "cedar" else [True] * 3)
     masks = [np.asarray(nib.load(path).dataobj) for path in (folder / "cedar").rglob("*_seg.nii.gz")]
