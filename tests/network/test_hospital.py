@@ -51,7 +51,7 @@ def log(world: World) -> str:
 def test_all_traffic_goes_through_the_proxy_but_loopback(world: World, proxy: Proxy) -> None:
     port = world.coordinator.config.port
     assert set(proxy.asked) == {f"CONNECT {ELSEWHERE}:{port}"}
-    assert "SuperNode ID" in wait_for("the node's log", lambda: log(world))
+    wait_for("the node's number in its log", lambda: "SuperNode ID" in log(world))
 
 
 def test_the_local_port_wants_the_executors_secret(world: World) -> None:
