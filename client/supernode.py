@@ -33,7 +33,7 @@ REQUEST_SECONDS = 600.0
 HEARTBEAT_SECONDS = 20.0
 """Sent every 30 s, over the same link as an upload."""
 LOOK_SECONDS = 0.1
-"""Between two questions for messages; each is answered when there is one, or after a second."""
+"""Between two questions for messages; each is answered when there is one, or after seconds."""
 AWAKE_SECONDS = 300.0
 """After an answer. A round that waits longer for other sites does not miss the 3 s in which Flower looks."""
 ANSWER_SECONDS = 0.05

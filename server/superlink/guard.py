@@ -52,7 +52,7 @@ class ReplayMemory:
     """Nonces seen within the time that a signature is good for, and before: once the newer ones have been kept for that
     time, the older ones are forgotten.
 
-    Each site makes a request a second, or more: a nonce is kept as a digest of 16 bytes, without its time.
+    A site that sends makes many requests a second: a nonce is kept as a digest of 16 bytes, without its time.
     """
 
     seconds: float = AHEAD_SECONDS + BEHIND_SECONDS
@@ -76,16 +76,16 @@ class ReplayMemory:
 @dataclass
 class News:
     """Lets a site that asks for messages wait for some, rather than ask often: to wait costs no thread here, and a
-    message is fetched as soon as it is announced.
+    message is fetched as soon as it is announced, where each question in vain would be looks into the database.
     """
 
-    seconds: float = 1.0
+    seconds: float = 5.0
     _number: int = 0
     _heard: dict[str, int] = field(default_factory=dict)
     _next: asyncio.Event = field(default_factory=asyncio.Event)
 
     def announce(self) -> None:
-        """There are messages for some site."""
+        """There are messages for some site, or nobody is to wait any longer."""
         self._number += 1
         self._next.set()
         self._next = asyncio.Event()
@@ -134,13 +134,14 @@ class PublicDoor:
 
     async def _signed(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         who = self._identify(HTTPConnection(scope))
+        if isinstance(who, Enrolment) and scope["path"] == PULL:
+            await self.news.wait(who.site)
+            who = self._enrolled(who.pem)  # it may have been revoked meanwhile
         if isinstance(who, Response):
             await who(scope, receive, send)
             return
         if who.node is None or scope["path"].endswith("/activate-node"):
             await run_in_threadpool(self.arrived, who)
-        if scope["path"] == PULL:
-            await self.news.wait(who.site)
         await self.requests.handle(app, {**scope, "site": who.site}, receive, send)
 
     def _identify(self, connection: HTTPConnection) -> Enrolment | Response:
@@ -148,19 +149,25 @@ class PublicDoor:
         signed = verify_headers(connection.headers, now)
         if signed is None:
             return refusal(401, Refused.UNSIGNED, "the request is not signed by a site's key")
+        who = self._enrolled(signed.key)
+        if isinstance(who, Response):
+            return who
+        if not -BEHIND_SECONDS < signed.ahead < AHEAD_SECONDS:
+            off = f"{abs(signed.ahead):.0f} s {'ahead of' if signed.ahead > 0 else 'behind'}"
+            return refusal(401, Refused.CLOCK, f"the site's clock is {off} the coordinator's")
+        if not self.memory.is_new(f"{who.key} {signed.nonce}", now.timestamp()):
+            return refusal(401, Refused.REPLAYED, "this request was made before")
+        return who
+
+    def _enrolled(self, key: str) -> Enrolment | Response:
         try:
-            who = self.registry.of_key(signed.key)
+            who = self.registry.of_key(key)
         except MtsunetError:
             return refusal(503, Refused.UNKNOWN, "the coordinator's list of sites cannot be read")
         if who is None:
             return refusal(401, Refused.UNKNOWN, "this key is not enrolled here")
         if who.revoked is not None:
             return refusal(401, Refused.REVOKED, f"the enrolment of '{who.site}' was revoked")
-        if not -BEHIND_SECONDS < signed.ahead < AHEAD_SECONDS:
-            off = f"{abs(signed.ahead):.0f} s {'ahead of' if signed.ahead > 0 else 'behind'}"
-            return refusal(401, Refused.CLOCK, f"the site's clock is {off} the coordinator's")
-        if not self.memory.is_new(f"{who.key} {signed.nonce}", now.timestamp()):
-            return refusal(401, Refused.REPLAYED, "this request was made before")
         return who
 
 

@@ -105,6 +105,7 @@ async def serve(coordinator: Coordinator, say: Callable[[str], None]) -> None:
         for server in (public, admin):
             server.should_exit = True
             server.force_exit = not server.started
+        news.announce()
         await asyncio.wait(listeners.values(), timeout=STOP_SECONDS)
 
 
