@@ -4,7 +4,8 @@
 
 Up to four sites are real clients and do three rounds, with the stub of `benchmarks.rounds` without its wait; more are
 threads that answer over the fleet API, and do one. The server's memory is told above what it has when all sites are
-connected and nothing runs; a run's process starts with the run, and is told whole. Writes docs/benchmarks.md.
+connected and nothing runs, and so is its floor, beneath which it does not fall once half of the run is over; a run's
+process starts with the run, and is told whole. Writes docs/benchmarks.md.
 """
 
 import argparse
@@ -26,7 +27,7 @@ REAL, ROUNDS = 4, 3
 
 
 def measure(compression: str, sites: int) -> dict[str, float]:
-    """GB of the server when idle, of the server above that, and of a run's process."""
+    """GB of the server when idle, of its floor and its peak in the run above that, and of a run's process."""
     key = f"{compression}, {sites} sites"
     watch = Watch(key)
     names = [f"site-{number}" for number in range(sites)]
@@ -35,8 +36,8 @@ def measure(compression: str, sites: int) -> dict[str, float]:
         with watch.watching():
             rounds, joined = (ROUNDS, hospitals) if sites <= REAL else (1, senders)
             run_ours(Path(name), rounds, PRESET, {"compression": compression}, names, joined, watch.begin)
-    idle, peak, run = watch.idle[SERVER] / 1e9, watch.peaks[SERVER] / 1e9, watch.peaks[RUN] / 1e9
-    return {"idle": idle, "above": peak - idle, "run": run}
+    idle, floor, peak = watch.idle[SERVER] / 1e9, watch.floor(SERVER) / 1e9, watch.peaks[SERVER] / 1e9
+    return {"idle": idle, "floor": floor - idle, "above": peak - idle, "run": watch.peaks[RUN] / 1e9}
 
 
 def table(rows: Sequence[tuple[str, int, dict[str, float]]]) -> str:
@@ -44,14 +45,15 @@ def table(rows: Sequence[tuple[str, int, dict[str, float]]]) -> str:
         f"Preset {PRESET} ({MODEL_GB * 1e3:.0f} MB), the largest process of its kind. Up to {REAL} sites are real "
         f"clients, with {ROUNDS} rounds; more are senders over the fleet API, with one.",
         "",
-        "| compression | sites | server idle, MB | above idle, MB | in models | run's process, GB | in models |",
-        "|---|---|---|---|---|---|---|",
+        "| compression | sites | server idle, MB | its floor in the run, above that | its peak, above idle | in models "
+        "| run's process, GB | in models |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for compression, sites, found in rows:
         above, run = found["above"], found["run"]
         lines.append(
-            f"| {compression} | {sites} | {found['idle'] * 1e3:.0f} | {above * 1e3:.0f} | {above / MODEL_GB:.2f} "
-            f"| {run:.2f} | {run / MODEL_GB:.1f} |"
+            f"| {compression} | {sites} | {found['idle'] * 1e3:.0f} | {found['floor'] * 1e3:.1f} | {above * 1e3:.1f} "
+            f"| {above / MODEL_GB:.2f} | {run:.2f} | {run / MODEL_GB:.1f} |"
         )
     return "\n".join(lines)
 

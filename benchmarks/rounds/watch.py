@@ -20,6 +20,8 @@ SETTLED_SECONDS = 1.0
 """Age at which a process is what it will be: at first it has the command line of the one that forked it."""
 PRESENT_IS_PEAK = "5"
 """Written to a process's clear_refs: its peak is from now on what it has now, man proc_pid_clear_refs."""
+PEAK, PRESENT = "VmHWM", "VmRSS"
+"""Fields of a process's status, man proc_pid_status."""
 SERVER, RUN, NODE = "server", "run's process", "site's node"
 KINDS = {
     "flwr-serverapp": RUN,
@@ -45,6 +47,7 @@ class Watch:
     mark: str
     peaks: dict[str, int] = field(default_factory=dict)
     idle: dict[str, int] = field(default_factory=dict)
+    _looks: dict[str, list[int]] = field(default_factory=dict)
     _kinds: dict[psutil.Process, str | None] = field(default_factory=dict)
     _turn: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -63,18 +66,27 @@ class Watch:
         """Let what came before this moment not count."""
         with self._turn:
             self.idle.clear()
+            self._looks.clear()
             for kind, process in self._processes():
                 with suppress(OSError):  # it has ended
                     Path(f"/proc/{process.pid}/clear_refs").write_text(PRESENT_IS_PEAK)
-                    self.idle[kind] = max(self.idle.get(kind, 0), _peak(process))
+                    self.idle[kind] = max(self.idle.get(kind, 0), _kept(process, PEAK))
             self.peaks = dict(self.idle)
+
+    def floor(self, kind: str) -> int:
+        """Bytes under which no look found a process of the kind in the later half of the time since `begin`, but for
+        the last tenth, in which it may end: what is between two of its peaks. For a kind that has one process.
+        """
+        looks = self._looks[kind]
+        return min(looks[len(looks) // 2 : len(looks) * 9 // 10])
 
     def _watch(self) -> None:
         while not self._stop.wait(PAUSE_SECONDS):
             with self._turn:
                 for kind, process in self._processes():
                     with suppress(OSError):  # it has ended
-                        self.peaks[kind] = max(self.peaks.get(kind, 0), _peak(process))
+                        self.peaks[kind] = max(self.peaks.get(kind, 0), _kept(process, PEAK))
+                        self._looks.setdefault(kind, []).append(_kept(process, PRESENT))
 
     def _processes(self) -> Iterator[tuple[str, psutil.Process]]:
         for process in psutil.process_iter():
@@ -94,6 +106,6 @@ class Watch:
         return next((kind for name, kind in KINDS.items() if name in words), None)
 
 
-def _peak(process: psutil.Process) -> int:
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+def _kept(process: psutil.Process, which: str) -> int:
+    found = re.search(rf"{which}:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
     return int(found[1]) * 1024 if found else 0  # none once it has ended

@@ -97,11 +97,12 @@ def test_memory_counts_from_the_beginning_that_it_is_told(monkeypatch: pytest.Mo
         process.stdin.write("\n")
         process.stdin.flush()
         assert process.stdout.readline() == "2\n"
-        _until(lambda: watch.peaks[kind] > watch.idle[kind] + 50e6)
+        _until(lambda: watch.peaks[kind] > watch.idle[kind] + 50e6 and len(watch._looks.get(kind, ())) > 10)
         process.stdin.write("\n")
         process.stdin.flush()
     assert before - watch.idle[kind] == pytest.approx(60e6, rel=0.1)
     assert watch.peaks[kind] - watch.idle[kind] == pytest.approx(60e6, rel=0.1)
+    assert abs(watch.floor(kind) - watch.idle[kind]) < 6e6
 
 
 def _until(true: Callable[[], bool]) -> None:
@@ -111,8 +112,8 @@ def _until(true: Callable[[], bool]) -> None:
 
 
 def test_memory_is_told_in_models_too() -> None:
-    text = memory.table([("int8", 4, {"idle": 0.3, "above": 0.5, "run": 1.0})])
-    assert "| int8 | 4 | 300 | 500 | 2.00 | 1.00 | 4.0 |" in text
+    text = memory.table([("int8", 4, {"idle": 0.3, "floor": 0.1, "above": 0.5, "run": 1.0})])
+    assert "| int8 | 4 | 300 | 100.0 | 500.0 | 2.00 | 1.00 | 4.0 |" in text
 
 
 def test_a_rounds_bytes_are_those_of_its_time() -> None:
