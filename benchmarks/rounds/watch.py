@@ -70,7 +70,7 @@ class Watch:
             for kind, process in self._processes():
                 with suppress(OSError):  # it has ended
                     Path(f"/proc/{process.pid}/clear_refs").write_text(PRESENT_IS_PEAK)
-                    self.idle[kind] = max(self.idle.get(kind, 0), _kept(process, PEAK))
+                    self.idle[kind] = max(self.idle.get(kind, 0), _memory(process)[PEAK])
             self.peaks = dict(self.idle)
 
     def floor(self, kind: str) -> int:
@@ -85,8 +85,9 @@ class Watch:
             with self._turn:
                 for kind, process in self._processes():
                     with suppress(OSError):  # it has ended
-                        self.peaks[kind] = max(self.peaks.get(kind, 0), _kept(process, PEAK))
-                        self._looks.setdefault(kind, []).append(_kept(process, PRESENT))
+                        found = _memory(process)
+                        self.peaks[kind] = max(self.peaks.get(kind, 0), found[PEAK])
+                        self._looks.setdefault(kind, []).append(found[PRESENT])
 
     def _processes(self) -> Iterator[tuple[str, psutil.Process]]:
         for process in psutil.process_iter():
@@ -106,6 +107,7 @@ class Watch:
         return next((kind for name, kind in KINDS.items() if name in words), None)
 
 
-def _kept(process: psutil.Process, which: str) -> int:
-    found = re.search(rf"{which}:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
-    return int(found[1]) * 1024 if found else 0  # none once it has ended
+def _memory(process: psutil.Process) -> dict[str, int]:
+    """Its peak and what it has now, in bytes; 0 once it has ended."""
+    found = re.findall(rf"({PEAK}|{PRESENT}):\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+    return {PEAK: 0, PRESENT: 0} | {name: int(size) * 1024 for name, size in found}

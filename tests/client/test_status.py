@@ -129,15 +129,17 @@ def test_a_round_tells_its_steps(cohort: Cohort, tmp_path: Path, monkeypatch: py
     config = cohort.configs(tmp_path / "sites")[0]
     base = start(tmp_path / "run", plan).model(0)
     seen: list[Progress | None] = []
-    train = client.learner.train
+    train: Any = client.learner.train
 
     def watched(*arguments: Any) -> Any:
+        *others, on_step = arguments
+
         def step() -> None:
-            arguments[-1]()
+            on_step()
             seen.append(read_status(config).training)
 
         seen.append(read_status(config).training)
-        return train(*[*arguments[:-1], step])
+        return train(*others, step)
 
     monkeypatch.setattr("client.learner.train", watched)
     monkeypatch.setattr("client.status.WRITE_SECONDS", 0.0)

@@ -79,7 +79,11 @@ def make_layers() -> list[nn.Parameter]:
 
 
 def gradients(*layers: torch.Tensor) -> np.ndarray:
-    return np.stack([layer.grad.numpy() for layer in layers if layer.grad is not None])
+    found = []
+    for layer in layers:
+        assert layer.grad is not None
+        found.append(layer.grad.numpy())
+    return np.stack(found)
 
 
 def add_up(folder: Path, rank: int, values: torch.Tensor) -> None:
